@@ -1,0 +1,474 @@
+//! Groups: a signed, hash-chained log under one leader (rules G1, G2, G9–G19; the Baton,
+//! reliability section 1).
+
+use std::sync::Arc;
+
+use crate::config::GroupConfig;
+use crate::delivery::Standing;
+use crate::effect::{Effects, RestoreError, Row};
+use crate::id::{DeviceId, GroupId, GroupName, RequestId, UserId};
+use crate::identity::{Sender, Signer, Verifier};
+use crate::rng::Rng;
+use crate::time::{Now, Timestamp};
+use crate::wire::Body;
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct Member {
+    /// The person.
+    pub user: UserId,
+    /// Its device.
+    pub device: DeviceId,
+    /// The log index of its admission: the smaller, the more senior.
+    pub since: u64,
+}
+
+/// A group as this device sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupView {
+    /// It.
+    pub group: GroupId,
+    /// Its name.
+    pub name: GroupName,
+    /// Who leads; `None` while we only asked to join.
+    pub leader: Option<UserId>,
+    /// The members, most senior first.
+    pub roster: Vec<Member>,
+    /// The round of the reigning term.
+    pub round: u64,
+    /// The head of the log.
+    pub index: u64,
+    /// Join requests that wait for an answer; only the leader sees them.
+    pub requests: Vec<JoinRequest>,
+    /// Our own standing.
+    pub mine: Membership,
+}
+
+/// Our own standing in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Membership {
+    /// We asked.
+    Asking,
+    /// We are in.
+    Member,
+    /// We are in and lead.
+    Leader,
+    /// We said that we leave; the log does not show it yet.
+    Leaving,
+    /// We left.
+    Left,
+    /// We were removed.
+    Kicked,
+    /// We were refused.
+    Denied,
+}
+
+/// Somebody asks to join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JoinRequest {
+    /// Names the request.
+    pub request: RequestId,
+    /// Who.
+    pub user: UserId,
+    /// In their words.
+    pub note: String,
+}
+
+/// A change of the roster or the lead (G13).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// The group exists.
+    Created,
+    /// Somebody was let in.
+    Admitted {
+        /// Who.
+        user: UserId,
+    },
+    /// Somebody left of their own accord.
+    Left {
+        /// Who.
+        user: UserId,
+    },
+    /// Somebody was removed.
+    Kicked {
+        /// Who.
+        user: UserId,
+        /// In the leader's words.
+        reason: String,
+    },
+    /// The lead passed on.
+    Leader {
+        /// To whom.
+        user: UserId,
+    },
+    /// The name changed.
+    Renamed {
+        /// To what.
+        name: GroupName,
+    },
+    /// The last member left (G23).
+    Closed,
+}
+
+/// Something happened in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupEvent {
+    /// The log grew by a change that people care about.
+    Changed {
+        /// Where.
+        group: GroupId,
+        /// What.
+        change: Change,
+        /// Who did it.
+        by: UserId,
+        /// The round of the term.
+        round: u64,
+        /// The log index.
+        index: u64,
+    },
+    /// We are in. Messages from before are not ours to see: a gap marks them (G16).
+    Joined {
+        /// Where.
+        group: GroupId,
+    },
+    /// Our request was refused.
+    Denied {
+        /// Where.
+        group: GroupId,
+        /// In the leader's words.
+        reason: String,
+    },
+    /// Nobody answered our request in time (G14).
+    JoinExpired {
+        /// Where.
+        group: GroupId,
+    },
+    /// We are out (G11).
+    Removed {
+        /// Where.
+        group: GroupId,
+        /// Who did it.
+        by: UserId,
+        /// In their words.
+        reason: String,
+    },
+    /// Somebody asks us, the leader, to be let in.
+    JoinRequested {
+        /// Where.
+        group: GroupId,
+        /// The request.
+        request: JoinRequest,
+    },
+    /// A request was answered elsewhere, withdrawn or has lapsed.
+    JoinSettled {
+        /// Where.
+        group: GroupId,
+        /// The request.
+        request: RequestId,
+    },
+    /// The leader asks us to lead (G18); answer with `answer_offer`.
+    LeadOffered {
+        /// Where.
+        group: GroupId,
+        /// Who asks.
+        by: UserId,
+    },
+    /// The member whom we asked to lead said no.
+    LeadDeclined {
+        /// Where.
+        group: GroupId,
+        /// Who.
+        by: UserId,
+    },
+}
+
+/// Why a group command was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// No such group here.
+    #[error("no such group is known here; join it first")]
+    NoSuchGroup,
+    /// Only the leader may.
+    #[error("only the leader may do this; ask {leader}")]
+    NotLeader {
+        /// Who leads.
+        leader: UserId,
+    },
+    /// We are no member.
+    #[error("you are no member of this group; ask to join")]
+    NotMember,
+    /// We are one already.
+    #[error("you are a member of this group")]
+    AlreadyMember,
+    /// No such request.
+    #[error("no such join request stands; it was answered or withdrawn")]
+    NoSuchRequest,
+    /// The user is no member.
+    #[error("{user} is no member of this group")]
+    NoSuchMember {
+        /// Who.
+        user: UserId,
+    },
+    /// The leader may not leave without a successor while others remain (G2).
+    #[error("others remain: hand the lead over as the plan says, or kick them first")]
+    NeedsSuccessor,
+    /// One cannot do this to oneself.
+    #[error("this cannot be done to oneself; use leave")]
+    Oneself,
+    /// A bound is reached.
+    #[error("the limit of {max} {what} is reached; make room first")]
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// The bound.
+        max: usize,
+    },
+    /// A text is too long.
+    #[error("the text has {bytes} bytes; shorten it to 512")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The lead is being handed over.
+    #[error("the lead is being handed over; wait for the new leader")]
+    HandingOver,
+}
+
+/// What leaving would do, shown before it is done (G2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeavePlan {
+    /// The group.
+    pub group: GroupId,
+    /// Who would lead afterwards; `None` when we do not lead or nobody else is in.
+    pub successor: Option<UserId>,
+    /// True when the group closes with us (G23).
+    pub closes: bool,
+}
+
+/// What the group says of the author of a message (G9, G10, G20).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Take it.
+    Take(Standing),
+    /// We lack the log that would tell: keep it out for now, do not acknowledge.
+    NotYet,
+    /// Not a member when it wrote: refuse it.
+    Stranger,
+}
+
+/// All groups of one device.
+#[derive(Debug)]
+pub struct Groups {}
+
+impl Groups {
+    /// In no group.
+    pub fn new(
+        _me: Sender,
+        _signer: Arc<dyn Signer>,
+        _verifier: Arc<dyn Verifier>,
+        _config: GroupConfig,
+        _rng: Rng,
+    ) -> Self {
+        unimplemented!()
+    }
+
+    /// Takes back a row of `Groups` or `Chain` (rows of one table come in key order, `Groups` first).
+    ///
+    /// # Errors
+    /// [`RestoreError`] when the row is damaged.
+    pub fn restore(&mut self, _row: &Row, _now: Now) -> Result<(), RestoreError> {
+        unimplemented!()
+    }
+
+    /// After the restored rows: checks the chains, arms timers, tells `JoinRequested` again.
+    pub fn resume(&mut self, _now: Now) {
+        unimplemented!()
+    }
+
+    /// Creates a group that we lead.
+    ///
+    /// # Errors
+    /// [`GroupError::Full`].
+    pub fn create(&mut self, _name: &GroupName, _now: Now) -> Result<GroupId, GroupError> {
+        unimplemented!()
+    }
+
+    /// Asks to join.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub fn join(
+        &mut self,
+        _group: GroupId,
+        _note: &str,
+        _now: Now,
+    ) -> Result<RequestId, GroupError> {
+        unimplemented!()
+    }
+
+    /// Takes our request back (G14).
+    ///
+    /// # Errors
+    /// [`GroupError::NoSuchRequest`].
+    pub fn withdraw(&mut self, _group: GroupId, _now: Now) -> Result<(), GroupError> {
+        unimplemented!()
+    }
+
+    /// Lets an applicant in.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub fn approve(
+        &mut self,
+        _group: GroupId,
+        _request: RequestId,
+        _now: Now,
+    ) -> Result<(), GroupError> {
+        unimplemented!()
+    }
+
+    /// Refuses an applicant.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub fn deny(
+        &mut self,
+        _group: GroupId,
+        _request: RequestId,
+        _reason: &str,
+        _now: Now,
+    ) -> Result<(), GroupError> {
+        unimplemented!()
+    }
+
+    /// Removes a member with all its devices.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub fn kick(
+        &mut self,
+        _group: GroupId,
+        _user: &UserId,
+        _reason: &str,
+        _now: Now,
+    ) -> Result<(), GroupError> {
+        unimplemented!()
+    }
+
+    /// What leaving would do (G2).
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub fn plan_leave(&self, _group: GroupId) -> Result<LeavePlan, GroupError> {
+        unimplemented!()
+    }
+
+    /// Leaves. A leader with others in the group first hands over to the planned successor, and is
+    /// out once the successor leads.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub fn leave(&mut self, _group: GroupId, _now: Now) -> Result<(), GroupError> {
+        unimplemented!()
+    }
+
+    /// Asks `user` to lead; it must accept, until then the old leader holds (G18).
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub fn hand_over(
+        &mut self,
+        _group: GroupId,
+        _user: &UserId,
+        _now: Now,
+    ) -> Result<(), GroupError> {
+        unimplemented!()
+    }
+
+    /// Answers the leader's offer.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub fn answer_offer(
+        &mut self,
+        _group: GroupId,
+        _accept: bool,
+        _now: Now,
+    ) -> Result<(), GroupError> {
+        unimplemented!()
+    }
+
+    /// Renames the group.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub fn rename(
+        &mut self,
+        _group: GroupId,
+        _name: &GroupName,
+        _now: Now,
+    ) -> Result<(), GroupError> {
+        unimplemented!()
+    }
+
+    /// A group frame (kinds 0x40–0x48) from `from`, already verified.
+    pub fn handle_frame(&mut self, _from: &Sender, _body: &Body, _now: Now) {
+        unimplemented!()
+    }
+
+    /// May `from` write to `group`, citing log index `roster`? A newer index than ours makes us
+    /// fetch the log.
+    pub fn judge(&mut self, _group: GroupId, _from: &Sender, _roster: u64, _now: Now) -> Verdict {
+        unimplemented!()
+    }
+
+    /// Connected: leaders beat, applicants ask again, members compare heads.
+    pub fn handle_up(&mut self, _now: Now) {
+        unimplemented!()
+    }
+
+    /// Cut off: a leader signs nothing (R6).
+    pub fn handle_down(&mut self, _now: Now) {
+        unimplemented!()
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, _now: Now) {
+        unimplemented!()
+    }
+
+    /// When to call [`Self::handle_timeout`].
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        unimplemented!()
+    }
+
+    /// The members that get messages now, ourselves left out, with the log index they follow from;
+    /// `None` when we are no member.
+    pub fn audience(&self, _group: GroupId) -> Option<(Vec<Member>, u64)> {
+        unimplemented!()
+    }
+
+    /// How `group` looks.
+    pub fn view(&self, _group: GroupId) -> Option<GroupView> {
+        unimplemented!()
+    }
+
+    /// Every group known here.
+    pub fn iter(&self) -> impl Iterator<Item = GroupId> {
+        core::iter::empty()
+    }
+
+    /// What it wants done.
+    pub fn effects(&mut self) -> &mut Effects<GroupEvent> {
+        unimplemented!()
+    }
+}

@@ -1,0 +1,175 @@
+//! The connection: states, backoff with full jitter, resubscription, `CaughtUp` (rules S11–S14, Q7).
+
+use core::time::Duration;
+
+use crate::channel::Channel;
+use crate::config::LinkConfig;
+use crate::rng::Rng;
+use crate::time::{Now, Timestamp};
+
+/// What the application sees of the connection. `Connected` is not `CaughtUp` (S14).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkState {
+    /// Opening a connection.
+    Connecting {
+        /// Attempts since the last success, from 1.
+        attempt: u32,
+    },
+    /// Connected, every subscription confirmed; a backlog may still be arriving.
+    Connected {
+        /// The transport kept our session: nothing was missed there (S11, S12).
+        resumed: bool,
+    },
+    /// The backlog is in: what is shown is current.
+    CaughtUp,
+    /// No connection.
+    Disconnected {
+        /// Since when.
+        since: Timestamp,
+        /// The next attempt.
+        retry_at: Timestamp,
+        /// What went wrong.
+        reason: DownReason,
+    },
+    /// Gave up: the application must act (credentials, address).
+    Failed {
+        /// What went wrong.
+        reason: DownReason,
+    },
+    /// Closed on request.
+    Closed,
+}
+
+/// Why a connection ended or did not come up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DownReason {
+    /// The network or the broker went away.
+    Lost,
+    /// It did not come up in time.
+    TimedOut,
+    /// The broker refused us; trying again cannot help.
+    Refused(String),
+    /// Another connection of this device took over (S11).
+    Conflict,
+    /// The broker asks us to come back later.
+    TryLater,
+    /// Something else, in words.
+    Other(String),
+}
+
+/// What the driver reports of the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkEvent {
+    /// The transport is connected.
+    Up {
+        /// It kept our session: subscriptions and queued frames are still there.
+        resumed: bool,
+        /// It will report [`LinkEvent::CaughtUp`] when the backlog is delivered.
+        marks_backlog: bool,
+    },
+    /// The transport is gone; every frame in flight has an unknown fate.
+    Down {
+        /// Why.
+        reason: DownReason,
+        /// Do not try again earlier.
+        retry_after: Option<Duration>,
+    },
+    /// A subscription is in place.
+    Subscribed(Channel),
+    /// A subscription was refused.
+    SubscribeRefused(Channel),
+    /// The backlog of all subscriptions has been delivered.
+    CaughtUp,
+    /// The transport knows that it dropped something on this channel.
+    Gap(Channel),
+    /// The network may be reachable again: try now (Q7).
+    Reachable,
+}
+
+/// What the link wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkOutput {
+    /// Open a connection.
+    Connect,
+    /// Close it.
+    Disconnect,
+    /// Ask for a channel.
+    Subscribe(Channel),
+    /// No longer.
+    Unsubscribe(Channel),
+    /// The state changed.
+    State(LinkState),
+    /// The broker refuses this channel for good.
+    Refused(Channel),
+}
+
+/// The connection of one endpoint.
+#[derive(Debug)]
+pub struct Link {}
+
+impl Link {
+    /// Not connected; [`Self::open`] starts.
+    pub fn new(_config: LinkConfig, _rng: Rng) -> Self {
+        unimplemented!()
+    }
+
+    /// Starts connecting.
+    pub fn open(&mut self, _now: Now) {
+        unimplemented!()
+    }
+
+    /// Closes for good, until [`Self::open`].
+    pub fn close(&mut self, _now: Now) {
+        unimplemented!()
+    }
+
+    /// Adds a channel to the desired set. It is asked for now if connected and after every
+    /// connection that did not keep the session.
+    pub fn subscribe(&mut self, _channel: Channel, _now: Now) {
+        unimplemented!()
+    }
+
+    /// Takes a channel out of the desired set.
+    pub fn unsubscribe(&mut self, _channel: &Channel, _now: Now) {
+        unimplemented!()
+    }
+
+    /// The driver's report.
+    pub fn handle_link(&mut self, _event: &LinkEvent, _now: Now) {
+        unimplemented!()
+    }
+
+    /// A frame arrived: a backlog is still coming.
+    pub fn handle_traffic(&mut self, _now: Now) {
+        unimplemented!()
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, _now: Now) {
+        unimplemented!()
+    }
+
+    /// When to call [`Self::handle_timeout`].
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        unimplemented!()
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<LinkOutput> {
+        unimplemented!()
+    }
+
+    /// The state as the application sees it.
+    pub fn state(&self) -> &LinkState {
+        unimplemented!()
+    }
+
+    /// True from `Connected` on.
+    pub fn is_up(&self) -> bool {
+        unimplemented!()
+    }
+}

@@ -1,0 +1,127 @@
+//! Frames of the delivery protocol (reliability section 2). `Data` travels on the conversation's
+//! channel; acknowledgements go to the sender's inbox.
+
+use serde::{Deserialize, Serialize};
+
+use super::{BoundedBytes, BoundedVec};
+
+/// The largest sealed body. With header and signature it stays under the 64 KiB frame limit.
+pub const MAX_BODY: usize = 48 * 1024;
+
+/// A causal hint: "I had delivered up to here of this stream" (reliability 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dep {
+    /// The stream's device.
+    pub device: [u8; 32],
+    /// Its epoch.
+    pub epoch: u64,
+    /// The highest sequence number delivered.
+    pub seq: u64,
+}
+
+/// One message. The stream is (signer's device, `epoch`, `conv`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data {
+    /// The conversation.
+    pub conv: [u8; 32],
+    /// The sender's epoch.
+    pub epoch: u64,
+    /// The place in the stream, from 1.
+    pub seq: u64,
+    /// The lowest sequence number neither acknowledged by all nor expired.
+    pub base: u64,
+    /// How many messages of this stream have expired so far.
+    pub expired_total: u64,
+    /// Hybrid logical clock at accept: the display order.
+    pub hlc: u64,
+    /// The index of the group log that the recipients were computed from (G10); 0 in 1:1.
+    pub roster: u64,
+    /// Which copy this is, from 1 (Q7, Q8).
+    pub attempt: u32,
+    /// Milliseconds left to live at transmit.
+    pub ttl_ms: u64,
+    /// Causal hints.
+    pub deps: BoundedVec<Dep, 8>,
+    /// The sealed content.
+    pub body: BoundedBytes<MAX_BODY>,
+}
+
+/// A message that its receiver refused for good (Q13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Which message.
+    pub seq: u64,
+    /// 1 undecodable, 2 refused by policy, 3 not a member; unknown codes read as policy.
+    pub code: u8,
+}
+
+/// What one receiver durably has of one stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamAck {
+    /// The device that sends the stream.
+    pub device: [u8; 32],
+    /// The conversation.
+    pub conv: [u8; 32],
+    /// The sender's epoch.
+    pub epoch: u64,
+    /// Everything up to here is durable.
+    pub contig: u64,
+    /// Bit `i` set: `contig + 2 + i` is durable too (`contig + 1` is by definition missing).
+    pub bitmap: u64,
+    /// How many more messages beyond `contig` the receiver takes.
+    pub window: u16,
+    /// Everything up to here was displayed to the user, 0 when that is not told.
+    pub read: u64,
+    /// Messages that will never be taken.
+    pub refused: BoundedVec<Refusal, 16>,
+}
+
+/// Acknowledgements for one sender, several streams at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The streams.
+    pub streams: BoundedVec<StreamAck, 32>,
+}
+
+/// "This epoch is closed here; number from above it" (reliability 2.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retired {
+    /// The device whose epoch it was.
+    pub device: [u8; 32],
+    /// The conversation.
+    pub conv: [u8; 32],
+    /// Epochs at or below this one are closed.
+    pub below: u64,
+}
+
+/// One stream that its sender still owes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenStream {
+    /// The epoch.
+    pub epoch: u64,
+    /// As in [`Data`].
+    pub base: u64,
+    /// The next sequence number that will be used.
+    pub next: u64,
+    /// As in [`Data`].
+    pub expired_total: u64,
+}
+
+/// After a reconnect, and when the tail of a stream expired: what I still owe on this channel.
+/// The receiver answers with `Ack` (rules S11–S13).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The conversation.
+    pub conv: [u8; 32],
+    /// The open streams, oldest epoch first; the receiver closes what is not listed and older.
+    pub open: BoundedVec<OpenStream, 12>,
+}
+
+/// Typing, or no longer typing: worth nothing a few seconds later (Q4, Q6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Typing {
+    /// The conversation.
+    pub conv: [u8; 32],
+    /// True while the user types.
+    pub active: bool,
+}

@@ -1,0 +1,51 @@
+//! Frames of presence and of the lobby (rules P1–P14, reliability section 3).
+
+use serde::{Deserialize, Serialize};
+
+use super::BoundedStr;
+
+/// One device's own account of itself. Ordered by (`incarnation`, `conn`, `seq`): the greater
+/// wins (P2). A last will carries `seq = u64::MAX` of its own connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// The delivery epoch of the process (P2).
+    pub incarnation: u64,
+    /// Which connection of that process.
+    pub conn: u64,
+    /// Grows with each record of that connection.
+    pub seq: u64,
+    /// 1 active, 2 idle, 3 away, 4 do not disturb, 5 left, 6 lost (a will); unknown reads as active.
+    pub status: u8,
+    /// Status text.
+    pub text: BoundedStr<256>,
+    /// How long this holds without another frame (P3).
+    pub ttl_ms: u64,
+    /// Seconds since the user's last activity, in whole minutes (P9).
+    pub idle_s: u64,
+}
+
+/// "Who is here?": members of a lobby answer after a random delay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seek {
+    /// Ask people to show their presence.
+    pub people: bool,
+    /// Ask leaders to show their groups.
+    pub groups: bool,
+}
+
+/// A group shows itself to a lobby.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupCard {
+    /// The group.
+    pub group: [u8; 32],
+    /// Its name.
+    pub name: BoundedStr<256>,
+    /// Who leads it.
+    pub leader: BoundedStr<256>,
+    /// How many members it has.
+    pub members: u32,
+    /// The log index of this card: the greater wins.
+    pub index: u64,
+    /// True when the group is closed (G23) or no longer shown.
+    pub withdrawn: bool,
+}

@@ -1,0 +1,89 @@
+//! Frames of the 1:1 negotiation (rules S1–S10). They travel on inboxes; `Close` and `CloseAck`
+//! too, so that they arrive when the private topic is already gone.
+
+use serde::{Deserialize, Serialize};
+
+use super::BoundedStr;
+
+/// "May I talk with you?" Carries the secret from which the private topic is derived (S10).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Random; the lower of two crossing requests sets the parameters (S1).
+    pub invite: [u8; 16],
+    /// Mixed into the private topic (S10).
+    pub secret: [u8; 32],
+    /// Whom it is for, so that a copy on another inbox is refused.
+    pub to: BoundedStr<256>,
+    /// A line of text shown with the request.
+    pub note: BoundedStr<512>,
+    /// Milliseconds from `sent_at` until it lapses (S9).
+    pub ttl_ms: u64,
+    /// The requester's wall clock, for display and ageing in mailboxes.
+    pub sent_at: u64,
+}
+
+/// "Yes." Repeated until `Confirm` or `Gone` answers it (S2, S3, S7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accept {
+    /// The request it answers.
+    pub invite: [u8; 16],
+}
+
+/// The requester's record says the session is on; names every device that is joined (S8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirm {
+    /// The request it confirms.
+    pub invite: [u8; 16],
+    /// The device that leads the accepting side (S8).
+    pub leader: [u8; 32],
+}
+
+/// "No", told to the requester. A silent rejection sends nothing (S4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reject {
+    /// The request it answers.
+    pub invite: [u8; 16],
+    /// A line of text.
+    pub reason: BoundedStr<512>,
+}
+
+/// The requester takes its request back (S2, S9).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// The request.
+    pub invite: [u8; 16],
+}
+
+/// The answer to an `Accept` that came too late (S2, S3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// The request.
+    pub invite: [u8; 16],
+    /// 1 cancelled, 2 expired, 3 closed, 4 superseded; unknown codes read as closed.
+    pub why: u8,
+}
+
+/// To one's own other devices: the request was dealt with here (S8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// The request.
+    pub invite: [u8; 16],
+    /// True when it was accepted, false when it was rejected.
+    pub accepted: bool,
+}
+
+/// "I leave this session."
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    /// The request that opened the session.
+    pub invite: [u8; 16],
+    /// A line of text.
+    pub reason: BoundedStr<512>,
+}
+
+/// Answers `Close`, also for a session that is unknown here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloseAck {
+    /// The request that opened the session.
+    pub invite: [u8; 16],
+}
