@@ -1,11 +1,15 @@
 //! Who is speaking: one Ed25519 key per device, every frame signed, trust on first use
 //! (DESIGN section 4, e2ee section 3).
 
+mod budget;
 mod key;
 mod pins;
+mod safety;
 
+pub use budget::Budget;
 pub use key::{DeviceKey, Ed25519, PublicKey, Signature, Signer, Verifier, WeakKey};
-pub use pins::{IdentityEvent, Pins, Standing};
+pub use pins::{IdentityEvent, MAX_DEVICES, Pins, Standing};
+pub use safety::SafetyNumber;
 
 use crate::id::{DeviceId, UserId};
 
