@@ -1,11 +1,20 @@
 //! The connection: states, backoff with full jitter, resubscription, `CaughtUp` (rules S11–S14, Q7).
+//!
+//! Guarantees: after every connection the whole desired set is in place before `Connected` is
+//! told (S12, S14), whatever the transport remembers; a broker that comes and goes is met with
+//! growing pauses, because only a connection that caught up counts as a success; a report that
+//! belongs to an earlier connection does no harm.
+
+mod machine;
+#[cfg(test)]
+mod tests;
 
 use core::time::Duration;
 
 use crate::channel::Channel;
-use crate::config::LinkConfig;
-use crate::rng::Rng;
-use crate::time::{Now, Timestamp};
+use crate::time::Timestamp;
+
+pub use machine::Link;
 
 /// What the application sees of the connection. `Connected` is not `CaughtUp` (S14).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,71 +114,4 @@ pub enum LinkOutput {
     State(LinkState),
     /// The broker refuses this channel for good.
     Refused(Channel),
-}
-
-/// The connection of one endpoint.
-#[derive(Debug)]
-pub struct Link {}
-
-impl Link {
-    /// Not connected; [`Self::open`] starts.
-    pub fn new(_config: LinkConfig, _rng: Rng) -> Self {
-        unimplemented!()
-    }
-
-    /// Starts connecting.
-    pub fn open(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// Closes for good, until [`Self::open`].
-    pub fn close(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// Adds a channel to the desired set. It is asked for now if connected and after every
-    /// connection that did not keep the session.
-    pub fn subscribe(&mut self, _channel: Channel, _now: Now) {
-        unimplemented!()
-    }
-
-    /// Takes a channel out of the desired set.
-    pub fn unsubscribe(&mut self, _channel: &Channel, _now: Now) {
-        unimplemented!()
-    }
-
-    /// The driver's report.
-    pub fn handle_link(&mut self, _event: &LinkEvent, _now: Now) {
-        unimplemented!()
-    }
-
-    /// A frame arrived: a backlog is still coming.
-    pub fn handle_traffic(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// Time passed.
-    pub fn handle_timeout(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// When to call [`Self::handle_timeout`].
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
-        unimplemented!()
-    }
-
-    /// The next thing to do.
-    pub fn poll_output(&mut self) -> Option<LinkOutput> {
-        unimplemented!()
-    }
-
-    /// The state as the application sees it.
-    pub fn state(&self) -> &LinkState {
-        unimplemented!()
-    }
-
-    /// True from `Connected` on.
-    pub fn is_up(&self) -> bool {
-        unimplemented!()
-    }
 }
