@@ -55,6 +55,8 @@ pub enum Fault {
     Misplaced,
     /// The sender exceeds its budget.
     Flood,
+    /// The broker refuses this channel to us.
+    Refused,
     /// Something impossible: an acknowledgement of what was never sent, a broken log.
     Impossible,
 }

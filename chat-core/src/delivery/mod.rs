@@ -246,6 +246,9 @@ pub struct Route {
     pub roster: u64,
     /// True for groups: acknowledgements are slower and bundled.
     pub group: bool,
+    /// The log index of our own admission: messages that cite an older one are not ours (G16); 0
+    /// in 1:1.
+    pub since: u64,
 }
 
 impl Route {
@@ -261,6 +264,16 @@ impl Route {
             recipients,
             roster,
             group,
+            since: 0,
+        }
+    }
+
+    /// The same route for a member that was admitted at `index`.
+    #[must_use]
+    pub fn since(self, index: u64) -> Self {
+        Self {
+            since: index,
+            ..self
         }
     }
 }
@@ -398,6 +411,11 @@ impl Delivery {
 
     /// When to call [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Timestamp> {
+        unimplemented!()
+    }
+
+    /// The epoch that new messages get: this life's, or a later one after a rollback was found.
+    pub fn epoch(&self) -> Epoch {
         unimplemented!()
     }
 

@@ -1,25 +1,51 @@
 //! The endpoint: one device of one user, all machines composed behind one ordered output queue.
+//!
+//! Guarantees:
+//! - the rows of one input are one [`Output::Persist`], queued before every frame and event of
+//!   that input; what must wait for it says so in `after` (reliability 2.4);
+//! - no frame leaves before this life's epoch is durable (reliability 2.2);
+//! - network inputs never fail: what is wrong is dropped, counted and told as
+//!   [`Event::PeerFault`](crate::Event::PeerFault);
+//! - undrained output is legal; while any is queued, [`Endpoint::poll_timeout`] means "now".
+//!
+//! The files: `open` starts from stored rows, `commands` is what an application asks for,
+//! `inbound` checks and routes frames, `drain` turns machine effects into outputs and tells the
+//! other machines, `faults` counts what was wrong, `views` answers questions.
 
+mod commands;
+mod drain;
+mod faults;
+mod inbound;
+mod open;
+#[cfg(test)]
+mod tests;
+mod views;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use drain::Staged;
+use faults::Faults;
+
 use crate::channel::Channel;
-use crate::config::{Config, ConfigError};
-use crate::content::Content;
-use crate::delivery::{SendError, SortKey};
-use crate::effect::{RestoreError, Row};
-use crate::group::{GroupError, GroupView, LeavePlan};
-use crate::id::{
-    ConvId, DeviceId, Epoch, GroupId, GroupName, InviteId, LobbyName, MessageId, RequestId, TxnId,
-    UserId,
-};
-use crate::identity::{Signer, Verifier};
-use crate::link::{LinkEvent, LinkState};
-use crate::lobby::GroupListing;
+use crate::config::ConfigError;
+use crate::delivery::Delivery;
+use crate::effect::{Outgoing, RestoreError, RowOp};
+use crate::group::Groups;
+use crate::id::{ConvId, MessageId, UserId};
+use crate::identity::{Budget, Pins, Sender, Signer, Verifier};
+use crate::link::{Link, LinkEvent};
+use crate::lobby::Lobbies;
 use crate::output::{Output, PersistId, TransmitId};
-use crate::presence::{PresenceView, Status};
+use crate::presence::PresenceMachine;
 use crate::sealer::Sealer;
-use crate::session::{AnswerError, Rejection, RequestError, SessionState};
-use crate::time::{Timestamp, UnixMillis};
+use crate::session::Sessions;
+use crate::time::{Clock, Timestamp, UnixMillis};
+
+/// Frames kept for the next connection. Beyond it the oldest goes: its machine repeats it.
+const MAX_PARKED: usize = 1_024;
+/// Broker acknowledgements awaited. Beyond it the oldest counts as unknown.
+const MAX_TRACKED: usize = 4_096;
 
 /// Who an endpoint is and how it proves that.
 #[derive(Debug)]
@@ -49,7 +75,7 @@ pub enum OpenError {
     ForeignStore,
 }
 
-/// Counters.
+/// Counters since the endpoint opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -59,256 +85,120 @@ pub struct Stats {
     pub frames_out: u64,
     /// Frames dropped because of a [`Fault`](crate::Fault).
     pub faults: u64,
-    /// Messages in the outbox.
+    /// Frames that waited for a connection and were given up at the bound.
+    pub parked_dropped: u64,
+    /// Messages in the outbox now.
     pub outbox: u64,
-    /// Rows written.
+    /// Bytes in the outbox now.
+    pub outbox_bytes: u64,
+    /// Rows written or deleted.
     pub rows: u64,
+}
+
+/// The private channels of one open session. While a channel is being replaced, both are heard
+/// (S10).
+#[derive(Debug)]
+struct Topic {
+    peer: UserId,
+    current: Channel,
+    former: Option<Channel>,
 }
 
 /// One device of one user.
 #[derive(Debug)]
-pub struct Endpoint {}
+pub struct Endpoint {
+    me: Sender,
+    signer: Arc<dyn Signer>,
+    verifier: Arc<dyn Verifier>,
+    clock: Clock,
+    pins: Pins,
+    budget: Budget,
+    sessions: Sessions,
+    presence: PresenceMachine,
+    lobbies: Lobbies,
+    delivery: Delivery,
+    groups: Groups,
+    link: Link,
+    topics: BTreeMap<ConvId, Topic>,
+    convs: BTreeMap<Channel, ConvId>,
+    faults: Faults,
+    stats: Stats,
+    rows: Vec<RowOp>,
+    staged: Vec<Staged>,
+    parked: VecDeque<Outgoing>,
+    tracked: BTreeMap<TransmitId, (MessageId, u32)>,
+    out: VecDeque<Output>,
+    next_persist: u64,
+    durable: Option<PersistId>,
+    epoch_row: PersistId,
+    next_transmit: u64,
+}
 
-#[allow(unused_variables, missing_docs, clippy::missing_errors_doc)]
 impl Endpoint {
-    pub fn open(
-        identity: Identity,
-        config: Config,
-        seed: [u8; 32],
-        rows: impl IntoIterator<Item = Row>,
-        wall: UnixMillis,
-        now: Timestamp,
-    ) -> Result<Self, OpenError> {
-        unimplemented!()
-    }
-    // commands: connection
-    pub fn connect(&mut self, now: Timestamp) {
-        unimplemented!()
-    }
-    /// Says goodbye (presence `Left`) and closes the connection once that is handed over.
-    pub fn disconnect(&mut self, now: Timestamp) {
-        unimplemented!()
-    }
-    // commands: sessions
-    pub fn request(
-        &mut self,
-        peer: &UserId,
-        note: &str,
-        now: Timestamp,
-    ) -> Result<InviteId, RequestError> {
-        unimplemented!()
-    }
-    pub fn accept(&mut self, invite: InviteId, now: Timestamp) -> Result<ConvId, AnswerError> {
-        unimplemented!()
-    }
-    pub fn reject(
-        &mut self,
-        invite: InviteId,
-        how: &Rejection,
-        now: Timestamp,
-    ) -> Result<(), AnswerError> {
-        unimplemented!()
-    }
-    pub fn cancel(&mut self, invite: InviteId, now: Timestamp) -> Result<(), AnswerError> {
-        unimplemented!()
-    }
-    pub fn close_session(
-        &mut self,
-        peer: &UserId,
-        reason: &str,
-        now: Timestamp,
-    ) -> Result<(), AnswerError> {
-        unimplemented!()
-    }
-    pub fn block(&mut self, peer: &UserId, now: Timestamp) {
-        unimplemented!()
-    }
-    pub fn unblock(&mut self, peer: &UserId, now: Timestamp) {
-        unimplemented!()
-    }
-    // commands: messages
-    pub fn send(
-        &mut self,
-        conv: ConvId,
-        txn: TxnId,
-        content: Content,
-        now: Timestamp,
-    ) -> Result<MessageId, SendError> {
-        unimplemented!()
-    }
-    pub fn cancel_send(&mut self, id: &MessageId, now: Timestamp) -> bool {
-        unimplemented!()
-    }
-    pub fn mark_read(&mut self, conv: ConvId, up_to: SortKey, now: Timestamp) {
-        unimplemented!()
-    }
-    pub fn acknowledge(&mut self, conv: ConvId, pos: u64, now: Timestamp) {
-        unimplemented!()
-    }
-    pub fn set_typing(&mut self, conv: ConvId, active: bool, now: Timestamp) {
-        unimplemented!()
-    }
-    // commands: groups
-    pub fn create_group(
-        &mut self,
-        name: &GroupName,
-        now: Timestamp,
-    ) -> Result<GroupId, GroupError> {
-        unimplemented!()
-    }
-    pub fn join(
-        &mut self,
-        group: GroupId,
-        note: &str,
-        now: Timestamp,
-    ) -> Result<RequestId, GroupError> {
-        unimplemented!()
-    }
-    pub fn withdraw(&mut self, group: GroupId, now: Timestamp) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-    pub fn approve(
-        &mut self,
-        group: GroupId,
-        request: RequestId,
-        now: Timestamp,
-    ) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-    pub fn deny(
-        &mut self,
-        group: GroupId,
-        request: RequestId,
-        reason: &str,
-        now: Timestamp,
-    ) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-    pub fn kick(
-        &mut self,
-        group: GroupId,
-        user: &UserId,
-        reason: &str,
-        now: Timestamp,
-    ) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-    pub fn plan_leave(&self, group: GroupId) -> Result<LeavePlan, GroupError> {
-        unimplemented!()
-    }
-    pub fn leave(&mut self, group: GroupId, now: Timestamp) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-    pub fn hand_over(
-        &mut self,
-        group: GroupId,
-        user: &UserId,
-        now: Timestamp,
-    ) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-    pub fn answer_offer(
-        &mut self,
-        group: GroupId,
-        accept: bool,
-        now: Timestamp,
-    ) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-    pub fn rename_group(
-        &mut self,
-        group: GroupId,
-        name: &GroupName,
-        now: Timestamp,
-    ) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-    // commands: presence and lobby
-    pub fn set_presence(&mut self, status: Status, text: &str, now: Timestamp) {
-        unimplemented!()
-    }
-    pub fn touch(&mut self, now: Timestamp) {
-        unimplemented!()
-    }
-    pub fn watch(&mut self, user: &UserId, now: Timestamp) {
-        unimplemented!()
-    }
-    pub fn unwatch(&mut self, user: &UserId, now: Timestamp) {
-        unimplemented!()
-    }
-    pub fn enter_lobby(&mut self, lobby: &LobbyName, now: Timestamp) {
-        unimplemented!()
-    }
-    pub fn exit_lobby(&mut self, lobby: &LobbyName, now: Timestamp) {
-        unimplemented!()
-    }
-    // commands: identity
-    pub fn trust(&mut self, user: &UserId, device: DeviceId, now: Timestamp) {
-        unimplemented!()
-    }
-    // inputs
-    /// `live` is false for a retained last value of unknown age.
-    pub fn handle_inbound(&mut self, channel: &Channel, bytes: &[u8], live: bool, now: Timestamp) {
-        unimplemented!()
-    }
+    /// The driver's report on the connection.
     pub fn handle_link(&mut self, event: &LinkEvent, now: Timestamp) {
-        unimplemented!()
+        let now = self.clock.read(now);
+        self.link.handle_link(event, now);
+        self.settle(now);
     }
-    /// `taken`: the broker acknowledged (true) or refused or lost (false) this frame.
+
+    /// The fate of a transmit: `taken` when the broker acknowledged it, false when it refused it
+    /// or nobody can say.
     pub fn handle_acked(&mut self, id: TransmitId, taken: bool, now: Timestamp) {
-        unimplemented!()
+        let now = self.clock.read(now);
+        if let Some((message, attempt)) = self.tracked.remove(&id) {
+            self.delivery
+                .handle_handed_off(&message, attempt, taken, now);
+            self.settle(now);
+        }
     }
+
+    /// Everything up to and including `id` is durable.
     pub fn handle_persisted(&mut self, id: PersistId, now: Timestamp) {
-        unimplemented!()
+        self.clock.advance(now);
+        self.durable = self.durable.max(Some(id));
     }
+
+    /// Time passed. Harmless when nothing is due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        unimplemented!()
+        let now = self.clock.read(now);
+        self.link.handle_timeout(now);
+        self.sessions.handle_timeout(now);
+        self.groups.handle_timeout(now);
+        self.delivery.handle_timeout(now);
+        self.presence.handle_timeout(now);
+        self.lobbies.handle_timeout(now);
+        self.settle(now);
     }
+
+    /// The wall clock reads `wall` at `now`: call it when the system clock was set, and after a
+    /// suspend.
     pub fn handle_wall(&mut self, wall: UnixMillis, now: Timestamp) {
-        unimplemented!()
+        self.clock.set_wall(wall, now);
+        self.handle_timeout(now);
     }
-    // outputs
+
+    /// The next thing to do; see [`Output`].
     pub fn poll_output(&mut self) -> Option<Output> {
-        unimplemented!()
+        self.out.pop_front()
     }
+
+    /// When to call [`Self::handle_timeout`] at the latest; a past time (read it as "now") while
+    /// outputs are queued.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        unimplemented!()
-    }
-    // views
-    pub fn user(&self) -> &UserId {
-        unimplemented!()
-    }
-    pub fn device(&self) -> DeviceId {
-        unimplemented!()
-    }
-    pub fn epoch(&self) -> Epoch {
-        unimplemented!()
-    }
-    pub fn link(&self) -> &LinkState {
-        unimplemented!()
-    }
-    pub fn session(&self, peer: &UserId) -> SessionState {
-        unimplemented!()
-    }
-    pub fn sessions(&self) -> Vec<(UserId, SessionState)> {
-        unimplemented!()
-    }
-    pub fn group(&self, group: GroupId) -> Option<GroupView> {
-        unimplemented!()
-    }
-    pub fn groups(&self) -> Vec<GroupId> {
-        unimplemented!()
-    }
-    pub fn presence(&self, user: &UserId) -> Option<PresenceView> {
-        unimplemented!()
-    }
-    pub fn people(&self) -> Vec<(UserId, PresenceView)> {
-        unimplemented!()
-    }
-    pub fn listings(&self, lobby: &LobbyName) -> Vec<GroupListing> {
-        unimplemented!()
-    }
-    pub fn stats(&self) -> Stats {
-        unimplemented!()
+        if !self.out.is_empty() {
+            return Some(self.clock.now());
+        }
+        [
+            self.link.poll_timeout(),
+            self.sessions.poll_timeout(),
+            self.groups.poll_timeout(),
+            self.delivery.poll_timeout(),
+            self.presence.poll_timeout(),
+            self.lobbies.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }

@@ -188,6 +188,34 @@ pub enum GroupEvent {
     },
 }
 
+impl GroupEvent {
+    /// The group it happened in.
+    pub fn group(&self) -> GroupId {
+        match self {
+            Self::Changed { group, .. }
+            | Self::Joined { group }
+            | Self::Denied { group, .. }
+            | Self::JoinExpired { group }
+            | Self::Removed { group, .. }
+            | Self::JoinRequested { group, .. }
+            | Self::JoinSettled { group, .. }
+            | Self::LeadOffered { group, .. }
+            | Self::LeadDeclined { group, .. } => *group,
+        }
+    }
+}
+
+/// Who gets what we send to a group now (G10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audience {
+    /// The members, ourselves left out.
+    pub members: Vec<Member>,
+    /// The log index that this follows from.
+    pub index: u64,
+    /// The index of our own admission: older messages are not ours (G16).
+    pub since: u64,
+}
+
 /// Why a group command was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -451,9 +479,23 @@ impl Groups {
         unimplemented!()
     }
 
-    /// The members that get messages now, ourselves left out, with the log index they follow from;
-    /// `None` when we are no member.
-    pub fn audience(&self, _group: GroupId) -> Option<(Vec<Member>, u64)> {
+    /// Who gets messages now; `None` when we are no member.
+    pub fn audience(&self, _group: GroupId) -> Option<Audience> {
+        unimplemented!()
+    }
+
+    /// Our own standing in `group`; `None` when it is unknown here.
+    pub fn membership(&self, _group: GroupId) -> Option<Membership> {
+        unimplemented!()
+    }
+
+    /// True when the device is in the roster now.
+    pub fn is_member(&self, _group: GroupId, _from: &Sender) -> bool {
+        unimplemented!()
+    }
+
+    /// True when the last member left (G23).
+    pub fn is_closed(&self, _group: GroupId) -> bool {
         unimplemented!()
     }
 

@@ -1,0 +1,92 @@
+//! Answers to questions; nothing here changes anything.
+
+use super::{Endpoint, Stats};
+use crate::group::GroupView;
+use crate::id::{ConvId, DeviceId, Epoch, GroupId, LobbyName, UserId};
+use crate::link::LinkState;
+use crate::lobby::GroupListing;
+use crate::presence::PresenceView;
+use crate::session::SessionState;
+
+impl Endpoint {
+    /// Whose endpoint it is.
+    pub fn user(&self) -> &UserId {
+        &self.me.user
+    }
+
+    /// Which device.
+    pub fn device(&self) -> DeviceId {
+        self.me.device
+    }
+
+    /// The epoch of this life.
+    pub fn epoch(&self) -> Epoch {
+        self.delivery.epoch()
+    }
+
+    /// The connection.
+    pub fn link(&self) -> &LinkState {
+        self.link.state()
+    }
+
+    /// Where the negotiation with `peer` stands.
+    pub fn session(&self, peer: &UserId) -> SessionState {
+        self.sessions.state(peer)
+    }
+
+    /// Every peer with something other than `Idle`.
+    pub fn sessions(&self) -> Vec<(UserId, SessionState)> {
+        self.sessions
+            .iter()
+            .map(|(peer, state)| (peer.clone(), state))
+            .collect()
+    }
+
+    /// The peer of an open 1:1 conversation.
+    pub fn peer_of(&self, conv: ConvId) -> Option<&UserId> {
+        self.topics.get(&conv).map(|topic| &topic.peer)
+    }
+
+    /// How `group` looks.
+    pub fn group(&self, group: GroupId) -> Option<GroupView> {
+        self.groups.view(group)
+    }
+
+    /// Every group known here.
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.groups.iter().collect()
+    }
+
+    /// How `user` looks.
+    pub fn presence(&self, user: &UserId) -> Option<PresenceView> {
+        self.presence.view(user)
+    }
+
+    /// Everybody known.
+    pub fn people(&self) -> Vec<(UserId, PresenceView)> {
+        self.presence
+            .iter()
+            .map(|(user, view)| (user.clone(), view))
+            .collect()
+    }
+
+    /// The groups shown in `lobby`.
+    pub fn listings(&self, lobby: &LobbyName) -> Vec<GroupListing> {
+        self.lobbies.groups(lobby)
+    }
+
+    /// The trusted devices of `user`.
+    pub fn devices(&self, user: &UserId) -> Vec<DeviceId> {
+        self.pins.devices(user)
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        let (outbox, outbox_bytes) = self.delivery.outbox_size();
+        Stats {
+            outbox: outbox as u64,
+            outbox_bytes: outbox_bytes as u64,
+            ..self.stats
+        }
+    }
+}
