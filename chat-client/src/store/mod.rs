@@ -4,7 +4,17 @@
 //! `commit` returns; batches are durable in the order given; `load` returns what was durable; a
 //! failed commit means that the process must stop, because what reached the disk is unknown.
 
+mod memory;
+#[cfg(feature = "redb")]
+mod redb;
+pub mod suite;
+
+pub use memory::MemoryStore;
+#[cfg(feature = "redb")]
+pub use redb::RedbStore;
+
 use core::fmt;
+use core::ops::Bound;
 
 use bytes::Bytes;
 use chat_core::effect::{Row, RowOp, Table};
@@ -44,6 +54,39 @@ pub struct Range {
     pub limit: usize,
     /// From the greatest key down.
     pub newest_first: bool,
+}
+
+impl Range {
+    /// The keys to look at: those with the prefix, narrowed by `after` and `before`. `None` when
+    /// there are none; an upper bound is missing only when the prefix has no successor.
+    pub fn bounds(&self) -> Option<(Bound<Bytes>, Bound<Bytes>)> {
+        let low = match &self.after {
+            Some(after) if *after >= self.prefix => Bound::Excluded(after.clone()),
+            _ => Bound::Included(self.prefix.clone()),
+        };
+        let end = successor(&self.prefix);
+        let high = match (&self.before, end) {
+            (Some(before), Some(end)) => Some(end.min(before.clone())),
+            (Some(before), None) => Some(before.clone()),
+            (None, end) => end,
+        };
+        let Some(high) = high else {
+            return Some((low, Bound::Unbounded));
+        };
+        let empty = match &low {
+            Bound::Included(low) | Bound::Excluded(low) => *low >= high,
+            Bound::Unbounded => false,
+        };
+        (!empty).then_some((low, Bound::Excluded(high)))
+    }
+}
+
+/// The least key above every key that starts with `prefix`.
+fn successor(prefix: &[u8]) -> Option<Bytes> {
+    let kept = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut next = prefix[..=kept].to_vec();
+    next[kept] += 1;
+    Some(next.into())
 }
 
 /// Keeps rows.

@@ -16,6 +16,11 @@
 //! 9. packets, topics and subjects that are not ours are counted and dropped;
 //! 10. limits are announced in `Up`, not discovered by a disconnect.
 
+mod channel;
+pub mod memory;
+
+pub use channel::{ChannelTransport, Dropped, InboundHalf, IoSide, OutboundHalf, channel};
+
 use core::fmt;
 use core::task::{Context, Poll};
 use core::time::Duration;
