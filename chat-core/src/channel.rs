@@ -46,16 +46,25 @@ impl Channel {
 
     /// What the signature of a frame on this channel covers: a tag and the full id, unescaped.
     pub fn signed_bytes(&self, out: &mut Vec<u8>) {
-        let (tag, id): (u8, &[u8]) = match self {
+        let (tag, id) = self.tagged_id();
+        out.push(tag);
+        out.extend_from_slice(&(id.len() as u64).to_le_bytes());
+        out.extend_from_slice(id);
+    }
+
+    /// How many bytes [`Channel::signed_bytes`] writes.
+    pub(crate) fn signed_len(&self) -> usize {
+        1 + 8 + self.tagged_id().1.len()
+    }
+
+    fn tagged_id(&self) -> (u8, &[u8]) {
+        match self {
             Self::Inbox(user) => (1, user.as_str().as_bytes()),
             Self::Conv(topic) => (2, &topic.0),
             Self::Group(group) => (3, &group.0),
             Self::Presence(user) => (4, user.as_str().as_bytes()),
             Self::Lobby(lobby) => (5, lobby.as_str().as_bytes()),
-        };
-        out.push(tag);
-        out.extend_from_slice(&(id.len() as u64).to_le_bytes());
-        out.extend_from_slice(id);
+        }
     }
 
     /// Rebuilds a channel from [`Channel::signed_bytes`]; `None` for anything else.

@@ -7,8 +7,10 @@
 //! The signature covers a domain tag, the kind, the channel and *the bytes as carried*: nothing
 //! is decoded, re-encoded and compared (postcard is not canonical). It is verified before
 //! anything that the frame can size. Guarantees: a frame over its limit is refused by its length
-//! alone; unknown kinds and an extension tail are skippable; trailing bytes inside a body are an
-//! error. The first byte is never `{`, which marks JSON.
+//! alone and one of an unknown kind by that, neither costs a signature check; an extension tail
+//! is ignored; trailing bytes inside a body are an error. The first byte is never `{`, which marks
+//! JSON. Integers longer than they need be decode (postcard takes them), which is harmless: what
+//! is hashed or signed is always the bytes as carried.
 
 mod bounded;
 pub mod delivery;
@@ -49,14 +51,24 @@ macro_rules! bodies {
             /// Every kind code that this version knows, with its name.
             pub const KINDS: &'static [(u8, &'static str)] = &[$(($code, stringify!($variant)),)*];
 
+            const fn is_known(kind: u8) -> bool {
+                matches!(kind, $($code)|*)
+            }
+
             fn decode(kind: u8, bytes: &[u8]) -> Result<Self, DecodeError> {
                 match kind {
-                    $($code => frame::decode_exact(bytes).map(Self::$variant),)*
+                    $($code => frame::decode_exact(kind, bytes).map(Self::$variant),)*
                     _ => Err(DecodeError::UnknownKind { kind }),
                 }
             }
 
-            fn encode_into(&self, out: Vec<u8>) -> Result<Vec<u8>, EncodeError> {
+            fn encoded_len(&self) -> usize {
+                match self {
+                    $(Self::$variant(body) => frame::encoded_len(body),)*
+                }
+            }
+
+            fn encode_into(&self, out: Vec<u8>) -> Vec<u8> {
                 match self {
                     $(Self::$variant(body) => frame::encode_body(body, out),)*
                 }

@@ -1,0 +1,10 @@
+//! Tests of the public surface: the wire format, hostile input and the protocol document.
+
+mod document;
+mod entries;
+mod fill;
+mod golden;
+mod hostile;
+mod laws;
+mod sizes;
+mod support;

@@ -1,0 +1,78 @@
+//! Bytes per frame: what a bill and a slow link are made of. The protocol document pins them.
+
+use chat_core::channel::{Channel, TopicId};
+use chat_core::content::Content;
+use chat_core::id::ConvId;
+use chat_core::wire::{self, Body, BoundedBytes, BoundedStr, BoundedVec, delivery, presence};
+
+use crate::document::DOCUMENT;
+use crate::entries::Checksum;
+use crate::support::user;
+
+const CONV: ConvId = ConvId([9; 32]);
+const EPOCH: u64 = 1_790_000_000_000;
+
+fn size(channel: &Channel, body: impl Into<Body>) -> usize {
+    let frame = wire::encode(&body.into(), &user("annabel"), channel, &Checksum).unwrap();
+    frame.len()
+}
+
+#[test]
+fn frames_have_the_published_sizes() {
+    let conv = Channel::Conv(TopicId([3; 16]));
+    let data = delivery::Data {
+        conv: CONV.0,
+        epoch: EPOCH,
+        seq: 1_000,
+        base: 990,
+        expired_total: 0,
+        hlc: EPOCH << 16,
+        roster: 0,
+        attempt: 1,
+        ttl_ms: 30 * 86_400_000,
+        deps: BoundedVec::default(),
+        body: BoundedBytes::try_from(Content::text("x".repeat(64)).encode(CONV).unwrap()).unwrap(),
+    };
+    let ack = delivery::Ack {
+        streams: BoundedVec::take_from([delivery::StreamAck {
+            device: [8; 32],
+            conv: CONV.0,
+            epoch: EPOCH,
+            contig: 1_000,
+            bitmap: 0,
+            window: 64,
+            read: 1_000,
+            refused: BoundedVec::default(),
+        }]),
+    };
+    let typing = delivery::Typing {
+        conv: CONV.0,
+        active: true,
+    };
+    let presence = presence::Presence {
+        incarnation: EPOCH,
+        conn: 3,
+        seq: 200,
+        status: 1,
+        text: BoundedStr::default(),
+        ttl_ms: 75_000,
+        idle_s: 0,
+    };
+    let sizes = [
+        ("a text of 64 bytes", size(&conv, data)),
+        (
+            "an acknowledgement of one stream",
+            size(&Channel::Inbox(user("bob")), ack),
+        ),
+        ("typing", size(&conv, typing)),
+        (
+            "presence",
+            size(&Channel::Presence(user("annabel")), presence),
+        ),
+    ];
+    for (what, bytes) in sizes {
+        let row = format!("| {what} | {bytes} |");
+        println!("{row}");
+        assert!(DOCUMENT.contains(&row), "docs/protocol.md lacks {row}");
+    }
+}
