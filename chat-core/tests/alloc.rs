@@ -22,10 +22,10 @@ mod support;
 
 use allocation_counter::{AllocationInfo, measure};
 use chat_core::rng::Rng;
-use chat_core::wire::{self, Body, MAGIC, VERSION};
+use chat_core::wire::{self, Body};
 
 use entries::{AcceptAll, Checksum};
-use support::{frames, home, samples, user};
+use support::{body_of, forge, frames, home, samples, user};
 
 fn open(frame: &[u8], kind: u8) -> AllocationInfo {
     let channel = home(kind);
@@ -87,7 +87,7 @@ fn no_frame_makes_us_hold_more_than_eight_times_its_size() {
     ];
     let mut worst = (0, 0);
     for (kind, frame) in frames(&Checksum) {
-        let body = &frame[4 + 32 + 2 + 3 + 2..frame.len() - 64];
+        let body = body_of(&frame);
         for at in 0..body.len() {
             for lie in lies {
                 for fill in [0x00, 0x01, 0x7f, 0xff] {
@@ -111,13 +111,7 @@ fn no_frame_makes_us_hold_more_than_eight_times_its_size() {
 
 /// Opens `body` as `kind` and returns (peak in per cent of the frame, its length).
 fn check(kind: u8, body: &[u8]) -> (u64, u64) {
-    let mut frame = vec![MAGIC[0], MAGIC[1], VERSION, kind];
-    frame.extend([7; 32]);
-    for block in [b"ann", body] {
-        frame.extend(u16::try_from(block.len()).unwrap().to_le_bytes());
-        frame.extend(block);
-    }
-    frame.extend([0; 64]);
+    let frame = forge(kind, b"ann", body, b"");
     let len = frame.len() as u64;
     let peak = open(&frame, kind).bytes_max;
     assert!(

@@ -31,8 +31,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn write(path: &Path, content: &[u8]) {
-    fs::create_dir_all(path.parent().expect("it has a folder")).unwrap();
-    fs::write(path, content).unwrap();
+    fs::create_dir_all(path.parent().expect("it has a folder")).expect("the folder is ours");
+    fs::write(path, content).expect("the file is ours");
 }
 
 #[test]

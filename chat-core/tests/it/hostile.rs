@@ -4,36 +4,16 @@
 use chat_core::id::{IdError, UserId};
 use chat_core::identity::{DeviceKey, Ed25519};
 use chat_core::rng::Rng;
-use chat_core::wire::{self, Body, DecodeError, MAGIC, MAX_CONTROL_FRAME, MAX_FRAME, VERSION};
+use chat_core::wire::{self, Body, DecodeError, MAX_CONTROL_FRAME, MAX_FRAME, VERSION};
 
 use crate::entries::{self, Checksum};
-use crate::support::{frames, home, samples};
+use crate::support::{FIXED, body_of, forge, frames, home, samples};
 
-const FIXED: usize = 4 + 32;
-const SIGNATURE: usize = 64;
 const OFFER: u8 = 0x47;
 const DATA: u8 = 0x20;
 
-/// A frame of `kind` with these blocks and a signature that only an indulgent verifier takes.
-fn forge(kind: u8, user: &[u8], body: &[u8], tail: &[u8]) -> Vec<u8> {
-    let mut frame = vec![MAGIC[0], MAGIC[1], VERSION, kind];
-    frame.extend([7; 32]);
-    for block in [user, body] {
-        frame.extend(u16::try_from(block.len()).unwrap().to_le_bytes());
-        frame.extend(block);
-    }
-    frame.extend(tail);
-    frame.extend([0; SIGNATURE]);
-    frame
-}
-
 fn decode(frame: &[u8]) -> Result<Body, DecodeError> {
     entries::frame_decode(frame)
-}
-
-/// The encoded body of a frame signed by "ann".
-fn body_of(frame: &[u8]) -> &[u8] {
-    &frame[FIXED + 2 + 3 + 2..frame.len() - SIGNATURE]
 }
 
 #[test]

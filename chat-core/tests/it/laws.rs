@@ -15,12 +15,12 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn channel() -> impl Strategy<Value = Channel> {
-    let user = || name().prop_map(|name| UserId::new(&name).unwrap());
+    let user = || name().prop_map(|name| UserId::new(&name).expect("short"));
     let byte = || prop_oneof![Just(0_u8), Just(1), Just(b'a')];
     prop_oneof![
         user().prop_map(Channel::Inbox),
         user().prop_map(Channel::Presence),
-        name().prop_map(|name| Channel::Lobby(LobbyName::new(&name).unwrap())),
+        name().prop_map(|name| Channel::Lobby(LobbyName::new(&name).expect("short"))),
         byte().prop_map(|byte| Channel::Conv(TopicId([byte; 16]))),
         byte().prop_map(|byte| Channel::Group(GroupId([byte; 32]))),
     ]

@@ -13,7 +13,7 @@ const CONV: ConvId = ConvId([9; 32]);
 const EPOCH: u64 = 1_790_000_000_000;
 
 fn size(channel: &Channel, body: impl Into<Body>) -> usize {
-    let frame = wire::encode(&body.into(), &user("annabel"), channel, &Checksum).unwrap();
+    let frame = wire::encode(&body.into(), &user("annabel"), channel, &Checksum).expect("small");
     frame.len()
 }
 

@@ -4,9 +4,13 @@ use bytes::Bytes;
 use chat_core::channel::{Channel, TopicId};
 use chat_core::id::{GroupId, LobbyName, UserId};
 use chat_core::identity::Signer;
-use chat_core::wire::{self, Body};
+use chat_core::wire::{self, Body, MAGIC, VERSION};
 
 use crate::fill::{BUILDERS, Fixed};
+
+/// Magic, version, kind and key.
+pub(crate) const FIXED: usize = 4 + 32;
+const SIGNATURE: usize = 64;
 
 pub(crate) fn user(name: &str) -> UserId {
     UserId::new(name).expect("a valid name")
@@ -48,4 +52,23 @@ pub(crate) fn frames(signer: &dyn Signer) -> Vec<(u8, Bytes)> {
         wire::encode(body, &user("ann"), &channel, signer).expect("samples are small")
     };
     samples().iter().map(|b| (b.kind(), frame(b))).collect()
+}
+
+/// A frame of `kind` with these blocks and a signature that only an indulgent verifier takes.
+pub(crate) fn forge(kind: u8, user: &[u8], body: &[u8], tail: &[u8]) -> Vec<u8> {
+    let mut frame = vec![MAGIC[0], MAGIC[1], VERSION, kind];
+    frame.extend([7; 32]);
+    for block in [user, body] {
+        let len = u16::try_from(block.len()).expect("tests forge what fits");
+        frame.extend(len.to_le_bytes());
+        frame.extend(block);
+    }
+    frame.extend(tail);
+    frame.extend([0; SIGNATURE]);
+    frame
+}
+
+/// The encoded body of a frame signed by "ann".
+pub(crate) fn body_of(frame: &[u8]) -> &[u8] {
+    &frame[FIXED + 2 + 3 + 2..frame.len() - SIGNATURE]
 }
