@@ -14,6 +14,10 @@
 //! in by repeating itself. Junk in the name of a proven key always costs its check (about 40 µs):
 //! it cannot be told from that key's frames any cheaper, and its rate is the transport's business.
 //!
+//! A frame of a key that somebody else replays is charged to that key: only its machine can tell
+//! that it is old. Who can both read and write a channel (a fellow member, the broker) can so
+//! use up another's budget while it floods; retransmits get through once it stops.
+//!
 //! A bucket is one number, the time at which it is full again (the GCRA form of a token bucket).
 //! Beyond `max_senders` the bucket that has been full longest is dropped, which loses nothing of
 //! the limit; when none is full, newcomers share one bucket.

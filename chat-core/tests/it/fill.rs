@@ -70,7 +70,8 @@ builders! {
     group::JoinAnswer, group::Propose, group::Offer, group::Removed,
 }
 
-fn build<T: serde::Deserialize<'static>>(source: &mut dyn Source) -> T {
+/// A value of `T`, or a panic when `T` must not be on the wire.
+pub(crate) fn build<T: serde::Deserialize<'static>>(source: &mut dyn Source) -> T {
     // The bounds of a type are unknown here: halve the lengths until all fit.
     let mut most = 512;
     loop {

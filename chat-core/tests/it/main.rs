@@ -6,5 +6,6 @@ mod fill;
 mod golden;
 mod hostile;
 mod laws;
+mod schema;
 mod sizes;
 mod support;
