@@ -1,0 +1,5 @@
+//! The suite over the bare core.
+
+use chat_testkit::suite::pure::{PureWorld, block_on};
+
+chat_testkit::conformance!(PureWorld, block_on);
