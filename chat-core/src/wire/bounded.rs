@@ -174,3 +174,33 @@ impl<'de, const N: usize> Deserialize<'de> for BoundedBytes<N> {
         Ok(Self(bytes.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decodes<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> bool {
+        matches!(postcard::take_from_bytes::<T>(bytes), Ok((_, [])))
+    }
+
+    #[test]
+    fn each_type_takes_its_bound_and_no_more() {
+        const AT: &[u8] = &[3, b'a', b'b', b'c'];
+        const OVER: &[u8] = &[4, b'a', b'b', b'c', b'd'];
+        assert!(decodes::<BoundedVec<u8, 3>>(AT) && !decodes::<BoundedVec<u8, 3>>(OVER));
+        assert!(decodes::<BoundedStr<3>>(AT) && !decodes::<BoundedStr<3>>(OVER));
+        assert!(decodes::<BoundedBytes<3>>(AT) && !decodes::<BoundedBytes<3>>(OVER));
+        let over = TooLarge { len: 4, max: 3 };
+        assert!(BoundedVec::<u8, 3>::try_from(vec![0; 3]).is_ok());
+        assert_eq!(BoundedVec::<u8, 3>::try_from(vec![0; 4]), Err(over));
+        assert_eq!(BoundedStr::<3>::try_from("abcd".to_owned()), Err(over));
+        assert_eq!(BoundedBytes::<3>::try_from(vec![0; 4]), Err(over));
+    }
+
+    #[test]
+    fn text_is_cut_between_characters_and_lists_at_the_bound() {
+        assert_eq!(&*BoundedStr::<4>::truncated("a\u{e4}\u{20ac}"), "a\u{e4}");
+        assert_eq!(&*BoundedStr::<4>::truncated("abcd"), "abcd");
+        assert_eq!(&*BoundedVec::<u8, 2>::take_from(0..9), [0, 1]);
+    }
+}

@@ -16,6 +16,8 @@ use crate::identity::{PublicKey, Signature, Signer, Verifier};
 
 const FIXED: usize = 4 + 32;
 const SIGNATURE: usize = 64;
+/// A frame whose two blocks are empty.
+const SMALLEST: usize = FIXED + 2 + 2 + SIGNATURE;
 const DOMAIN: &[u8] = b"chat/v1/frame\0";
 
 /// Why bytes are no frame for us.
@@ -129,7 +131,7 @@ pub fn header(bytes: &[u8]) -> Result<Header<'_>, DecodeError> {
             max,
         });
     }
-    if bytes.len() < FIXED + 2 + SIGNATURE {
+    if bytes.len() < SMALLEST {
         return Err(DecodeError::Truncated);
     }
     let (covered, signature) = bytes.split_at(bytes.len() - SIGNATURE);
@@ -188,10 +190,7 @@ pub fn encode(
     let kind = body.kind();
     let name = user.as_str().as_bytes();
     let body_len = body.encoded_len();
-    let (len, max) = (
-        FIXED + 2 + name.len() + 2 + body_len + SIGNATURE,
-        Body::frame_limit(kind),
-    );
+    let (len, max) = (SMALLEST + name.len() + body_len, Body::frame_limit(kind));
     if len > max {
         return Err(EncodeError::TooLarge { len, max });
     }

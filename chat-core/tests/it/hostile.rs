@@ -4,7 +4,10 @@
 use chat_core::id::{IdError, UserId};
 use chat_core::identity::{DeviceKey, Ed25519};
 use chat_core::rng::Rng;
-use chat_core::wire::{self, Body, DecodeError, MAX_CONTROL_FRAME, MAX_FRAME, VERSION};
+use chat_core::wire::{
+    self, Body, BoundedBytes, BoundedVec, DecodeError, EncodeError, MAX_CONTROL_FRAME, MAX_FRAME,
+    VERSION, group,
+};
 
 use crate::entries::{self, Checksum};
 use crate::support::{FIXED, body_of, forge, frames, home, samples};
@@ -165,6 +168,37 @@ fn frames_above_their_limit_are_refused_by_length_alone() {
             Err(DecodeError::TooLarge { len, max })
         );
     }
+}
+
+#[test]
+fn what_is_sent_reaches_the_limit_and_stops_there() {
+    let ann = UserId::new("ann").unwrap();
+    let entries = |last: usize| {
+        let sizes = [group::MAX_ENTRY, last];
+        let entries = sizes.map(|len| BoundedBytes::try_from(vec![0; len]).unwrap());
+        let body = group::Entries {
+            group: [4; 32],
+            entries: BoundedVec::take_from(entries),
+        };
+        wire::encode(&body.into(), &ann, &home(0x42), &Checksum)
+    };
+    let max = MAX_CONTROL_FRAME;
+    let room = max - entries(4_000).unwrap().len();
+    let frame = entries(4_000 + room).unwrap();
+    assert_eq!(frame.len(), max);
+    assert!(decode(&frame).is_ok());
+    let len = max + 1;
+    let over = entries(4_000 + room + 1);
+    assert_eq!(over, Err(EncodeError::TooLarge { len, max }));
+}
+
+#[test]
+fn the_smallest_frame_has_104_bytes() {
+    let frame = forge(OFFER, b"", b"", b"");
+    assert_eq!(frame.len(), 104);
+    assert!(wire::header(&frame).is_ok());
+    let cut = wire::header(&frame[..103]).map(|h| h.kind);
+    assert_eq!(cut, Err(DecodeError::Truncated));
 }
 
 #[test]

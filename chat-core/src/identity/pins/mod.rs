@@ -117,14 +117,13 @@ impl Pins {
         }
     }
 
-    /// Takes back a row of [`Table::Pins`]; its user is kept. Rows beyond a lowered `max_pins`
-    /// are taken too.
+    /// Takes back a row of [`Table::Pins`] before anything was heard; its user is kept. Rows beyond
+    /// a lowered `max_pins` are taken too.
     ///
     /// # Errors
     /// [`RestoreError`] when the row is damaged.
     pub fn restore(&mut self, row: &Row) -> Result<(), RestoreError> {
         let (user, devices) = row::decode(row).ok_or_else(|| RestoreError::of(row))?;
-        self.forget_stranger(&user);
         self.users.insert(user, Pinned::new(devices, true));
         Ok(())
     }
@@ -183,7 +182,6 @@ impl Pins {
         let Some(pinned) = self.users.get_mut(user) else {
             return;
         };
-        pinned.told.retain(|told| *told != device);
         if pinned.devices.contains(&device) {
             return;
         }

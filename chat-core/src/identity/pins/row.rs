@@ -1,6 +1,6 @@
 //! Rows of the pins: the key is the user's name, the value a version byte and the devices.
 
-use crate::effect::{Row, Table};
+use crate::effect::Row;
 use crate::id::{DeviceId, UserId};
 use crate::wire::BoundedVec;
 
@@ -25,6 +25,6 @@ pub(super) fn decode(row: &Row) -> Option<(UserId, Vec<DeviceId>)> {
         return None;
     };
     let (devices, rest) = postcard::take_from_bytes::<Devices>(value).ok()?;
-    let known = row.table == Table::Pins && rest.is_empty() && !devices.is_empty();
-    known.then(|| (user, devices.iter().copied().map(DeviceId).collect()))
+    let whole = rest.is_empty() && !devices.is_empty();
+    whole.then(|| (user, devices.iter().copied().map(DeviceId).collect()))
 }

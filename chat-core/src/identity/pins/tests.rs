@@ -177,6 +177,8 @@ fn the_least_recently_heard_stranger_is_forgotten_and_contacts_stay() {
     }
     assert_eq!(pins.users.len(), 3);
     assert_eq!(pins.strangers.len(), 2);
+    pins.keep(&bob);
+    assert_eq!(pins.strangers.len(), 1, "bob left the order of eviction");
 }
 
 #[test]
@@ -204,8 +206,11 @@ fn a_flood_of_strangers_stays_within_the_bound_and_off_the_disk() {
         assert!(is_trusted(&standing));
         assert!(drain(&mut pins).1.is_empty());
         assert!(pins.users.len() <= 64 && pins.strangers.len() <= 63);
+        if n < 10 {
+            assert!(is_trusted(&pins.handle_claim(&key(1), &ann, at(n))));
+        }
     }
-    assert!(is_trusted(&pins.handle_claim(&key(1), &ann, at(9_999))));
+    assert_eq!(pins.devices(&ann), [key(1).device()], "a contact stays");
 }
 
 #[test]
