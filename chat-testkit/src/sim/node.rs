@@ -1,0 +1,142 @@
+//! One simulated device: an endpoint with its clock, its disk and its connection. It holds state;
+//! the world drives it.
+
+use std::collections::VecDeque;
+
+use chat_core::id::{DeviceId, UserId};
+use chat_core::{Endpoint, Output, PersistId};
+
+use super::clock::NodeClock;
+use super::disk::{Disk, Rows};
+use super::event::Input;
+
+/// A device and everything around it.
+#[derive(Debug)]
+pub struct Node {
+    /// Its place in the world.
+    pub index: usize,
+    /// The user's number.
+    pub user_index: usize,
+    /// The user.
+    pub user: UserId,
+    /// Numbers devices over the whole run; a lost disk means a new one.
+    pub device_number: u64,
+    /// The device.
+    pub device: DeviceId,
+    /// The broker it uses.
+    pub broker: usize,
+    /// The running process.
+    pub endpoint: Option<Endpoint>,
+    /// Counts processes: what was meant for an earlier one is dropped.
+    pub life: u64,
+    /// It never comes back.
+    pub killed: bool,
+    /// Its clocks.
+    pub clock: NodeClock,
+    /// Its disk.
+    pub disk: Disk,
+    /// A backup of the disk.
+    pub backup: Option<Rows>,
+    /// The highest batch known to be durable in this life.
+    pub durable: Option<PersistId>,
+    /// Outputs that wait for a batch.
+    pub held: VecDeque<(PersistId, Output)>,
+    /// An fsync is under way.
+    pub syncing: bool,
+    /// Fsyncs take this long (µs) until `slow_until`.
+    pub slow_fsync: u64,
+    /// See `slow_fsync`.
+    pub slow_until: u64,
+    /// The next fsync fails; start again after this many ms.
+    pub fail_fsync: Option<u64>,
+    /// Crash after so many effects, start again after so many ms.
+    pub crash_in: Option<(u32, u64)>,
+    /// When the endpoint wants to be called (true time).
+    pub wake_at: u64,
+    /// The current connection or attempt.
+    pub conn: Option<u64>,
+    /// That connection is up.
+    pub up: bool,
+    /// Numbers connections.
+    pub next_conn: u64,
+    /// Stands still until then.
+    pub paused_until: u64,
+    /// What came while it stood still.
+    pub backlog: VecDeque<Input>,
+    /// Frames from it are lost until then.
+    pub cut_up: u64,
+    /// Frames to it are lost until then.
+    pub cut_down: u64,
+    /// Frames wait until then.
+    pub clogged: u64,
+    /// Uplink order.
+    pub last_up: u64,
+    /// Downlink order, per publisher.
+    pub last_down: Vec<u64>,
+    /// Wakes in the current second, to find hot loops.
+    pub wakes: (u64, u32),
+    /// Outputs since the last input.
+    pub burst: u32,
+}
+
+impl Node {
+    /// A device that never ran.
+    pub fn new(
+        index: usize,
+        user_index: usize,
+        user: UserId,
+        broker: usize,
+        clock: NodeClock,
+        nodes: usize,
+    ) -> Self {
+        Self {
+            index,
+            user_index,
+            user,
+            device_number: 0,
+            device: DeviceId([0; 32]),
+            broker,
+            endpoint: None,
+            life: 0,
+            killed: false,
+            clock,
+            disk: Disk::default(),
+            backup: None,
+            durable: None,
+            held: VecDeque::new(),
+            syncing: false,
+            slow_fsync: 0,
+            slow_until: 0,
+            fail_fsync: None,
+            crash_in: None,
+            wake_at: u64::MAX,
+            conn: None,
+            up: false,
+            next_conn: 1,
+            paused_until: 0,
+            backlog: VecDeque::new(),
+            cut_up: 0,
+            cut_down: 0,
+            clogged: 0,
+            last_up: 0,
+            last_down: vec![0; nodes + 1],
+            wakes: (0, 0),
+            burst: 0,
+        }
+    }
+
+    /// Clears everything that dies with the process.
+    pub fn clear_process(&mut self) {
+        self.endpoint = None;
+        self.life += 1;
+        self.durable = None;
+        self.held.clear();
+        self.syncing = false;
+        self.fail_fsync = None;
+        self.crash_in = None;
+        self.wake_at = u64::MAX;
+        self.up = false;
+        self.backlog.clear();
+        self.paused_until = 0;
+    }
+}

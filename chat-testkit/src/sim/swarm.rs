@@ -1,0 +1,229 @@
+//! Swarm configuration: each seed switches each fault and workload feature on with p = 0.5 and
+//! picks its intensity from a small list. Everything is printed with a failing seed.
+
+use core::fmt;
+use core::time::Duration;
+
+use chat_core::config::Config;
+
+use super::rng::Draw;
+
+/// What a run is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Suite {
+    /// Messages between two and in small groups.
+    Delivery,
+    /// Requests, answers, sessions, blocks.
+    Sessions,
+    /// Presence and lobbies.
+    Presence,
+    /// Leadership and membership.
+    Groups,
+}
+
+impl Suite {
+    /// All suites.
+    pub const ALL: [Self; 4] = [Self::Delivery, Self::Sessions, Self::Presence, Self::Groups];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delivery => "delivery",
+            Self::Sessions => "sessions",
+            Self::Presence => "presence",
+            Self::Groups => "groups",
+        }
+    }
+}
+
+/// The features of one run. A count says how often an event happens in the safety phase, a
+/// per-mille value how often per delivery; zero is off.
+#[derive(Clone, Debug)]
+pub struct Swarm {
+    /// The suite.
+    pub suite: Suite,
+    /// The user of each node: several devices of one user are several nodes.
+    pub users: Vec<usize>,
+    /// The broker of each node.
+    pub brokers: Vec<usize>,
+    /// Length of the safety phase in ms.
+    pub safety_ms: u64,
+    /// Short times instead of the defaults.
+    pub lan: bool,
+    /// Clocks run at 0.97–1.03 of true time.
+    pub skewed: bool,
+    /// Per mille of deliveries lost.
+    pub loss: u32,
+    /// Per mille of deliveries doubled.
+    pub dup: u32,
+    /// Per mille of deliveries that come again much later.
+    pub late_dup: u32,
+    /// Deliveries of one publisher may overtake each other.
+    pub reorder: bool,
+    /// Mean delay of one hop, ms.
+    pub delay_ms: u64,
+    /// Crashes.
+    pub crashes: u32,
+    /// Nodes that die for good.
+    pub kills: u32,
+    /// Pauses.
+    pub pauses: u32,
+    /// Restored backups.
+    pub rollbacks: u32,
+    /// Lost disks.
+    pub lost_disks: u32,
+    /// Slow, full or failing disks.
+    pub bad_disks: u32,
+    /// Steps of a wall clock.
+    pub wall_steps: u32,
+    /// One-way or two-way cuts.
+    pub cuts: u32,
+    /// Connections clogged: nothing lost, everything late.
+    pub clogs: u32,
+    /// Connections dropped.
+    pub drops: u32,
+    /// Broker restarts.
+    pub broker_restarts: u32,
+    /// Of those, with everything forgotten.
+    pub amnesia: bool,
+    /// Cuts of the bridge.
+    pub bridge_cuts: u32,
+    /// Wills are published late.
+    pub late_wills: bool,
+    /// The broker keeps sessions and mailboxes.
+    pub mailboxes: bool,
+    /// How much a mailbox holds before it silently drops the newest.
+    pub mailbox_cap: usize,
+    /// The broker says when the backlog is in.
+    pub marks_backlog: bool,
+    /// The broker keeps last values.
+    pub retains: bool,
+    /// The broker drops what repeats a dedup id.
+    pub dedups: bool,
+    /// Frames are mutated, replayed and moved to other channels.
+    pub forgeries: u32,
+    /// Messages have a short life.
+    pub short_ttl: bool,
+    /// Messages are taken back.
+    pub cancels: bool,
+    /// Room for few messages.
+    pub small_outbox: bool,
+    /// How many workload operations.
+    pub work: u32,
+    /// Half of the workload, at most, is of the rarer kinds (bits by suite).
+    pub features: u32,
+}
+
+impl Swarm {
+    /// The features of `seed`.
+    pub fn new(suite: Suite, seed: u64) -> Self {
+        let mut draw = Draw::new(seed, "swarm");
+        let lan = draw.chance(500);
+        let count = match suite {
+            Suite::Delivery => draw.pick(&[2, 2, 3, 4]),
+            Suite::Sessions => draw.pick(&[2, 3, 4, 5]),
+            Suite::Presence => draw.pick(&[2, 3, 4]),
+            Suite::Groups => draw.pick(&[2, 3, 4, 5]),
+        };
+        let mut users: Vec<usize> = (0..count).collect();
+        if suite == Suite::Sessions && count >= 4 || suite == Suite::Presence && count == 4 {
+            // The last nodes are more devices of the first user.
+            let devices = draw.pick(&[1, 2, 3]);
+            for node in count + 1 - devices..count {
+                users[node] = 0;
+            }
+        }
+        let two_brokers = draw.chance(250);
+        let brokers = (0..count)
+            .map(|_| usize::from(two_brokers) & draw.index(2))
+            .collect();
+        let mut some = |choices: &[u32]| if draw.chance(500) { draw.pick(choices) } else { 0 };
+        let (loss, dup, late_dup) = (some(&[5, 50, 200]), some(&[10, 100, 300]), some(&[5, 50]));
+        let (crashes, kills, pauses) = (some(&[1, 3, 8]), some(&[1, 1, 2]), some(&[1, 3]));
+        let (mut rollbacks, mut lost_disks) = (some(&[1, 2]), some(&[1]));
+        if suite == Suite::Groups || suite == Suite::Presence {
+            // A device that forgot its promises is another device (reliability 1.2).
+            rollbacks = 0;
+        }
+        if suite == Suite::Presence {
+            lost_disks = 0;
+        }
+        let bad_disks = some(&[1, 3]);
+        // A restored backup and a wall clock set back at once can repeat an epoch: the epoch
+        // rests on one of the two (reliability 2.2).
+        let wall_steps = if rollbacks == 0 { some(&[1, 4]) } else { 0 };
+        let (cuts, clogs, drops) = (some(&[1, 4]), some(&[1, 4]), some(&[1, 4, 10]));
+        let (broker_restarts, forgeries) = (some(&[1, 3]), some(&[5, 30]));
+        let bridge_cuts = if two_brokers { some(&[1, 3]) } else { 0 };
+        let work = match suite {
+            Suite::Delivery => draw.pick(&[20, 60, 150]),
+            Suite::Sessions => draw.pick(&[6, 15, 40]),
+            Suite::Presence => draw.pick(&[6, 20]),
+            Suite::Groups => draw.pick(&[6, 15, 30]),
+        };
+        Self {
+            suite,
+            users,
+            brokers,
+            safety_ms: if lan { 60_000 } else { 300_000 },
+            lan,
+            skewed: draw.chance(500),
+            loss,
+            dup,
+            late_dup,
+            reorder: draw.chance(250),
+            delay_ms: draw.pick(&[5, 5, 50, 250]),
+            crashes,
+            kills,
+            pauses,
+            rollbacks,
+            lost_disks,
+            bad_disks,
+            wall_steps,
+            cuts,
+            clogs,
+            drops,
+            broker_restarts,
+            amnesia: draw.chance(500),
+            bridge_cuts,
+            late_wills: draw.chance(500),
+            mailboxes: draw.chance(500),
+            mailbox_cap: draw.pick(&[3, 30, 1_000]),
+            marks_backlog: draw.chance(500),
+            retains: draw.chance(500),
+            dedups: draw.chance(300),
+            forgeries,
+            short_ttl: draw.chance(300),
+            cancels: draw.chance(500),
+            small_outbox: draw.chance(200),
+            work,
+            features: draw.next() as u32,
+        }
+    }
+
+    /// True when feature `bit` of the workload is on.
+    pub fn feature(&self, bit: u32) -> bool {
+        self.features & (1 << bit) != 0
+    }
+
+    /// The core's settings.
+    pub fn config(&self) -> Config {
+        let mut config = if self.lan { Config::lan() } else { Config::default() };
+        if self.short_ttl {
+            config.delivery.content_ttl = Duration::from_secs(if self.lan { 8 } else { 40 });
+        }
+        if self.small_outbox {
+            config.delivery.max_outbox = 8;
+        }
+        if self.suite == Suite::Sessions && self.feature(20) {
+            config.session.invite_ttl = Duration::from_secs(if self.lan { 10 } else { 60 });
+        }
+        config
+    }
+}
+
+impl fmt::Display for Swarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
