@@ -153,7 +153,7 @@ impl Oracles {
             always: Always::new(&config),
             delivery: Delivery::new(swarm.users.len(), ledger.clone()),
             sessions: Sessions::default(),
-            presence: Presence::new(&config.presence),
+            presence: Presence::new(&config.presence, ledger.clone()),
             groups: Groups::new(ledger),
         }
     }

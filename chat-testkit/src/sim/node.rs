@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use chat_core::id::{DeviceId, UserId};
+use chat_core::id::{DeviceId, MessageId, UserId};
 use chat_core::{Endpoint, Output, PersistId};
 
 use super::clock::NodeClock;
@@ -31,6 +31,12 @@ pub struct Node {
     pub life: u64,
     /// It never comes back.
     pub killed: bool,
+    /// Its disk was lost once: the directory names its device.
+    pub replaced: bool,
+    /// The application wants to be online.
+    pub wanted: bool,
+    /// The latest message it sent.
+    pub last_sent: Option<MessageId>,
     /// Its clocks.
     pub clock: NodeClock,
     /// Its disk.
@@ -99,6 +105,9 @@ impl Node {
             endpoint: None,
             life: 0,
             killed: false,
+            replaced: false,
+            wanted: false,
+            last_sent: None,
             clock,
             disk: Disk::default(),
             backup: None,

@@ -1,0 +1,408 @@
+//! Delivery: ID1–ID7, from commands, told events and `Data` frames on the wire.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use chat_core::content::Content;
+use chat_core::delivery::{Ack, DeliveryEvent, FailReason, Received};
+use chat_core::event::Event;
+use chat_core::group::{GroupEvent, Membership};
+use chat_core::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, UserId};
+use chat_core::session::SessionState;
+use chat_core::wire::{self, Body};
+
+use super::{Act, At, Seen, Settled, Verdict, View, Violation};
+use crate::sim::{FakeVerifier, Ledger};
+
+const DATA: u8 = 0x20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// `send` returned, nothing is durable yet.
+    Issued,
+    Accepted,
+    Delivered,
+    /// Taken back; whether that became durable is not known.
+    TakenBack,
+    /// Told to have failed, by a reason that both sides see.
+    Expired,
+    Cancelled,
+    Gone,
+    Refused,
+}
+
+#[derive(Clone, Debug)]
+struct Message {
+    node: usize,
+    conv: ConvId,
+    body: String,
+    at: u64,
+    to: Vec<(UserId, DeviceId)>,
+    fate: Fate,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inbox {
+    /// Place and process of everything told.
+    seen: BTreeMap<MessageId, (u64, u64)>,
+    last_place: BTreeMap<ConvId, u64>,
+    last_of: BTreeMap<(DeviceId, ConvId), MessageId>,
+    /// First missing message and how many.
+    gaps: Vec<(MessageId, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    inbox: Inbox,
+    backup: Inbox,
+    life: u64,
+    killed: bool,
+    /// Its disk went back or away at this time: what came or went before is exempt from ID4.
+    damaged: Option<u64>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Delivery {
+    verifier: FakeVerifier,
+    places: Vec<Place>,
+    devices: BTreeMap<DeviceId, usize>,
+    messages: BTreeMap<MessageId, Message>,
+    /// ID6: what each id says, wherever it was seen.
+    bound: HashMap<MessageId, Vec<u8>>,
+    /// When somebody was last told to be out of a group.
+    removed: BTreeMap<UserId, u64>,
+    /// Pairs with a close or a block: their messages may end in `Gone`.
+    parted: BTreeSet<(UserId, UserId)>,
+    marks: BTreeMap<&'static str, u64>,
+}
+
+impl Delivery {
+    /// For `nodes` nodes.
+    pub fn new(nodes: usize, ledger: Arc<Ledger>) -> Self {
+        Self {
+            verifier: FakeVerifier(ledger),
+            places: (0..nodes).map(|_| Place::default()).collect(),
+            devices: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            bound: HashMap::new(),
+            removed: BTreeMap::new(),
+            parted: BTreeSet::new(),
+            marks: BTreeMap::new(),
+        }
+    }
+
+    /// How often each mark was reached.
+    pub fn marks(&self) -> Vec<(&'static str, u64)> {
+        self.marks.iter().map(|(name, count)| (*name, *count)).collect()
+    }
+
+    fn mark(&mut self, name: &'static str) {
+        *self.marks.entry(name).or_default() += 1;
+    }
+
+    /// Judges one observation.
+    ///
+    /// # Errors
+    /// ID1, ID2, ID6 or ID7.
+    pub fn see(&mut self, at: At<'_>, seen: Seen<'_>) -> Verdict {
+        match seen {
+            Seen::Started => {
+                self.devices.insert(at.device, at.node);
+                self.places[at.node].life += 1;
+            }
+            Seen::BackedUp => {
+                self.places[at.node].backup = self.places[at.node].inbox.clone();
+            }
+            Seen::RolledBack => {
+                let place = &mut self.places[at.node];
+                place.inbox = place.backup.clone();
+                place.damaged = Some(at.now);
+            }
+            Seen::DiskLost => {
+                self.places[at.node].inbox = Inbox::default();
+                self.places[at.node].damaged = Some(at.now);
+            }
+            Seen::Killed => self.places[at.node].killed = true,
+            Seen::Act(act) => return self.act(at, act),
+            Seen::Event(Event::Delivery(event)) => return self.told(at, event),
+            Seen::Event(Event::Group(GroupEvent::Changed { change, .. })) => {
+                use chat_core::group::Change::{Kicked, Left};
+                if let Kicked { user, .. } | Left { user } = change {
+                    self.removed.insert(user.clone(), at.now);
+                }
+            }
+            Seen::Event(Event::Group(GroupEvent::Removed { .. })) => {
+                self.removed.insert(at.user.clone(), at.now);
+            }
+            Seen::Arrives(channel, bytes, _) if wire::peek_kind(bytes) == Some(DATA) => {
+                if let Ok(header) = wire::header(bytes)
+                    && let Ok(opened) = wire::open(header, channel, &self.verifier)
+                    && let Body::Data(data) = opened.body
+                {
+                    let stream = StreamId {
+                        conv: ConvId(data.conv),
+                        device: opened.key.device(),
+                        epoch: Epoch(data.epoch),
+                    };
+                    return self.bind(MessageId { stream, seq: Seq(data.seq) }, &data.body);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// ID6: an id says one thing for ever.
+    fn bind(&mut self, id: MessageId, body: &[u8]) -> Verdict {
+        match self.bound.get(&id) {
+            None => drop(self.bound.insert(id, body.to_vec())),
+            Some(known) if known == body => {}
+            Some(known) => {
+                let text = format!("{id:?} says {known:?} and {body:?}");
+                return Err(Violation::new("ID6", text));
+            }
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, at: At<'_>, act: &Act) -> Verdict {
+        match act {
+            Act::Send { conv, id, body, to } => {
+                if let Some(known) = self.messages.get(id) {
+                    // The same id may be issued again only if the first never became durable.
+                    if known.fate != Fate::Issued || known.body == *body {
+                        let text = format!("node {} gave {id:?} to two messages", at.node);
+                        return Err(Violation::new("ID6", text));
+                    }
+                }
+                let message = Message {
+                    node: at.node,
+                    conv: *conv,
+                    body: body.clone(),
+                    at: at.now,
+                    to: to.clone(),
+                    fate: Fate::Issued,
+                };
+                self.messages.insert(*id, message);
+            }
+            Act::CancelSend { id } => {
+                if let Some(message) = self.messages.get_mut(id) {
+                    message.fate = Fate::TakenBack;
+                }
+            }
+            Act::Close { peer } | Act::Block { peer } => {
+                self.parted.insert((at.user.clone(), peer.clone()));
+                self.parted.insert((peer.clone(), at.user.clone()));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn told(&mut self, at: At<'_>, event: &DeliveryEvent) -> Verdict {
+        match event {
+            DeliveryEvent::Accepted { id, .. } => {
+                self.mark("oracle-accepted");
+                if let Some(message) = self.messages.get_mut(id)
+                    && message.fate == Fate::Issued
+                {
+                    message.fate = Fate::Accepted;
+                    if message.to.len() > 1 {
+                        self.mark("oracle-group-message");
+                    }
+                }
+            }
+            DeliveryEvent::Received(received) => return self.received(at, received),
+            DeliveryEvent::Gap { first, count, .. } => return self.gap(at, *first, *count),
+            DeliveryEvent::Progress { id, ack } if *ack >= Ack::Delivered => {
+                self.mark("oracle-delivered");
+                if let Some(message) = self.messages.get_mut(id) {
+                    message.fate = Fate::Delivered;
+                }
+            }
+            DeliveryEvent::Failed { id, why } => {
+                let fate = match why {
+                    FailReason::Expired => Fate::Expired,
+                    FailReason::Cancelled => Fate::Cancelled,
+                    FailReason::Refused { .. } => Fate::Refused,
+                    _ => Fate::Gone,
+                };
+                match fate {
+                    Fate::Expired => self.mark("oracle-expired"),
+                    Fate::Cancelled => self.mark("oracle-cancelled"),
+                    _ => {}
+                }
+                if let Some(message) = self.messages.get_mut(id) {
+                    if fate == Fate::Cancelled && message.fate != Fate::TakenBack {
+                        let text = format!("{id:?} is told cancelled, nobody took it back");
+                        return Err(Violation::new("Q3", text));
+                    }
+                    message.fate = fate;
+                }
+            }
+            DeliveryEvent::RolledBack { .. } => self.mark("oracle-told-rolled-back"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn received(&mut self, at: At<'_>, received: &Received) -> Verdict {
+        self.mark("oracle-received");
+        let (id, conv) = (received.id, received.id.stream.conv);
+        let encoded = received.content.encode(conv);
+        let body = encoded.unwrap_or_else(|_| received.content.fallback().into());
+        self.bind(id, &body)?;
+        self.is_real(at, received)?;
+        let place = &mut self.places[at.node];
+        let (life, inbox) = (place.life, &mut place.inbox);
+        if let Some((pos, told_in)) = inbox.seen.get(&id) {
+            if !received.redelivered || *told_in == life || *pos != received.pos {
+                let text = format!(
+                    "node {} is told {id:?} again (redelivered: {}, place {pos} then {}, process \
+                     {told_in} then {life})",
+                    at.node, received.redelivered, received.pos
+                );
+                return Err(Violation::new("ID1", text));
+            }
+            inbox.seen.insert(id, (received.pos, life));
+            self.mark("oracle-redelivered");
+            return Ok(());
+        }
+        if let Some(gap) = inbox.gaps.iter().find(|gap| covers(gap, &id)) {
+            let text = format!("node {} gets {id:?} after the gap {gap:?}", at.node);
+            return Err(Violation::new("ID7", text));
+        }
+        let last_place = inbox.last_place.insert(conv, received.pos);
+        let last = inbox.last_of.insert((id.stream.device, conv), id);
+        if last_place.is_some_and(|last| last >= received.pos)
+            || last.is_some_and(|last| last > id)
+        {
+            let text = format!(
+                "node {} gets {id:?} at place {} after {last:?} at {last_place:?}",
+                at.node, received.pos
+            );
+            return Err(Violation::new("ID2", text));
+        }
+        inbox.seen.insert(id, (received.pos, life));
+        Ok(())
+    }
+
+    /// A message that nobody sent, or by another, is a forgery (IG12).
+    fn is_real(&self, at: At<'_>, received: &Received) -> Verdict {
+        let id = received.id;
+        let sender = self.devices.get(&id.stream.device).copied();
+        let text = || {
+            format!("node {} gets {id:?} {:?} from {}", at.node, received.content, received.from)
+        };
+        let Some(sender) = sender else { return Err(Violation::new("IG12", text())) };
+        let Content::Text { text: body, .. } = &received.content else {
+            return Err(Violation::new("IG12", text()));
+        };
+        let known = match self.messages.get(&id) {
+            Some(message) if message.fate == Fate::Cancelled => {
+                return Err(Violation::new("Q3", format!("cancelled, and {}", text())));
+            }
+            Some(message) => message.body == *body && message.node == sender,
+            // After a rollback the sender gives its restored messages new ids.
+            None => {
+                self.places[sender].damaged.is_some()
+                    && self.messages.values().any(|m| m.node == sender && m.body == *body)
+            }
+        };
+        if known { Ok(()) } else { Err(Violation::new("IG12", text())) }
+    }
+
+    fn gap(&mut self, at: At<'_>, first: MessageId, count: u64) -> Verdict {
+        self.mark("oracle-gap");
+        let inbox = &mut self.places[at.node].inbox;
+        let gap = (first, count);
+        if let Some(id) = inbox.seen.keys().find(|id| covers(&gap, id)) {
+            let text = format!("node {} is told a gap {gap:?} over {id:?}, which it has", at.node);
+            return Err(Violation::new("ID7", text));
+        }
+        inbox.gaps.push(gap);
+        Ok(())
+    }
+
+    /// ID4 and ID7 at the end: every message that lives reached everybody who stayed, and what
+    /// did not is covered by a gap.
+    ///
+    /// # Errors
+    /// The first message that is missing.
+    pub fn settled(&self, nodes: &[View<'_>]) -> Result<Settled, Violation> {
+        let mut exempt = false;
+        for (id, message) in &self.messages {
+            match message.fate {
+                Fate::Issued | Fate::TakenBack | Fate::Cancelled | Fate::Gone => continue,
+                Fate::Accepted | Fate::Delivered | Fate::Expired | Fate::Refused => {}
+            }
+            for (user, device) in &message.to {
+                let Some(receiver) = self.devices.get(device).copied() else { continue };
+                if nodes[receiver].at.device != *device || self.is_exempt(message, receiver, nodes) {
+                    exempt = true;
+                    continue;
+                }
+                let inbox = &self.places[receiver].inbox;
+                if inbox.seen.contains_key(id) {
+                    continue;
+                }
+                let covered = inbox.gaps.iter().any(|gap| covers(gap, id));
+                if covered && matches!(message.fate, Fate::Expired | Fate::Refused) {
+                    continue;
+                }
+                if covered && self.short_lived(nodes, message) {
+                    continue;
+                }
+                let rule = if message.fate == Fate::Expired { "ID7" } else { "ID4" };
+                let text = format!(
+                    "{id:?} {:?} of node {} ({:?}, sent at {} s) is not at node {receiver} ({user}); \
+                     gap: {covered}",
+                    message.body,
+                    message.node,
+                    message.fate,
+                    message.at / 1_000_000
+                );
+                return Err(Violation::new(rule, text));
+            }
+        }
+        Ok(if exempt { Settled::Exempt } else { Settled::Yes })
+    }
+
+    /// The event that told its end may have died with a process; the gap speaks for it when its
+    /// time has passed.
+    fn short_lived(&self, nodes: &[View<'_>], message: &Message) -> bool {
+        let gone = nodes[message.node].at.now.saturating_sub(message.at);
+        gone > 30_000_000 && self.marks.contains_key("oracle-expired")
+    }
+
+    fn is_exempt(&self, message: &Message, receiver: usize, nodes: &[View<'_>]) -> bool {
+        let (from, to) = (&self.places[message.node], &self.places[receiver]);
+        if from.killed || to.killed {
+            return true;
+        }
+        // A lost session or a lost membership takes later messages with it.
+        if from.damaged.is_some() || to.damaged.is_some() {
+            return true;
+        }
+        let (sender, reader) = (&nodes[message.node], &nodes[receiver]);
+        let (Some(a), Some(b)) = (sender.endpoint, reader.endpoint) else { return false };
+        let (me, you) = (sender.at.user, reader.at.user);
+        if ConvId::between(me, you) == message.conv {
+            let open = |state| matches!(state, SessionState::Active { .. });
+            return self.parted.contains(&(me.clone(), you.clone()))
+                && !(open(a.session(you)) && open(b.session(me)));
+        }
+        let out = |user: &UserId| self.removed.get(user).is_some_and(|at| *at >= message.at);
+        let stays = |view: Option<chat_core::group::GroupView>| {
+            view.is_some_and(|view| matches!(view.mine, Membership::Member | Membership::Leader))
+        };
+        let group = message.conv.into();
+        out(me) || out(you) || !stays(a.group(group)) || !stays(b.group(group))
+    }
+}
+
+fn covers(gap: &(MessageId, u64), id: &MessageId) -> bool {
+    let (first, count) = gap;
+    first.stream == id.stream && (first.seq.0..first.seq.0.saturating_add(*count)).contains(&id.seq.0)
+}

@@ -1,0 +1,1 @@
+//! Every oracle bites: each is fed a run that breaks its rule.

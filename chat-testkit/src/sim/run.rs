@@ -1,0 +1,124 @@
+//! One run from its seed to its verdict, and the marks that a set of runs must reach.
+
+use std::collections::BTreeMap;
+
+use chat_core::probe;
+
+use super::script::{Script, expand};
+use super::swarm::{Suite, Swarm};
+use super::world::World;
+use crate::oracle::{Settled, Violation};
+
+/// How long after the last fault everything must have converged: several times the longest
+/// retransmit, beat and lease.
+const LIVENESS_MS: u64 = 1_800_000;
+
+/// What became of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// The first violation.
+    pub violation: Option<Violation>,
+    /// It could not converge, for a legal reason.
+    pub exempt: bool,
+    /// Events handled.
+    pub steps: u64,
+    /// Simulated time, µs.
+    pub simulated: u64,
+    /// Digest of everything that happened.
+    pub digest: u64,
+    /// How often each mark was reached.
+    pub marks: BTreeMap<&'static str, u64>,
+    /// The readable trace, if asked for.
+    pub trace: String,
+}
+
+/// Runs `seed` of `suite`.
+pub fn run(suite: Suite, seed: u64, traced: bool) -> Outcome {
+    let swarm = Swarm::new(suite, seed);
+    let script = expand(&swarm, seed);
+    run_script(swarm, seed, script, traced)
+}
+
+/// Runs an explicit script with the features and randomness of `seed`.
+pub fn run_script(swarm: Swarm, seed: u64, script: Script, traced: bool) -> Outcome {
+    drop(probe::take_marks());
+    let mut world = World::new(seed, swarm, script, traced);
+    world.run(LIVENESS_MS);
+    let mut marks = core::mem::take(&mut world.marks);
+    for (name, count) in probe::take_marks() {
+        *marks.entry(name).or_default() += count;
+    }
+    Outcome {
+        seed,
+        exempt: world.settled == Some(Settled::Exempt),
+        steps: world.steps,
+        simulated: world.now,
+        digest: world.digest,
+        marks,
+        trace: world.take_trace(),
+        violation: world.broken,
+    }
+}
+
+/// The marks that many runs of a suite must reach, or they prove nothing.
+pub const REQUIRED_MARKS: &[(Suite, &[&str])] = &[
+    (
+        Suite::Delivery,
+        &[
+            "sim-crash-with-pending-batches",
+            "sim-failed-fsync",
+            "sim-rollback",
+            "sim-lost-disk",
+            "sim-lost-up",
+            "sim-lost-down",
+            "sim-takeover",
+            "sim-broker-dedup",
+            "sim-bridge-lost",
+            "sim-replayed",
+            "sim-mutated",
+            "sim-moved",
+            "sim-outbox-full",
+            "oracle-accepted",
+            "oracle-received",
+            "oracle-redelivered",
+            "oracle-gap",
+            "oracle-expired",
+            "oracle-cancelled",
+            "oracle-delivered",
+            "oracle-group-message",
+        ],
+    ),
+    (
+        Suite::Sessions,
+        &[
+            "sim-crash-with-pending-batches",
+            "oracle-opened",
+            "oracle-session-closed",
+            "oracle-silent-reject",
+            "oracle-blocked",
+            "oracle-glare",
+        ],
+    ),
+    (
+        Suite::Presence,
+        &[
+            "sim-late-will",
+            "oracle-told-lost",
+            "oracle-told-left",
+            "oracle-told-present",
+            "oracle-late-will-ignored",
+        ],
+    ),
+    (
+        Suite::Groups,
+        &[
+            "oracle-admitted",
+            "oracle-kicked",
+            "oracle-new-leader",
+            "oracle-join-answered",
+            "oracle-entry-decoded",
+        ],
+    ),
+];
