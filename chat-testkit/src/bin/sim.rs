@@ -47,7 +47,10 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
-        let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text} is no number"));
+        let number = |text: &str| {
+            text.parse::<u64>()
+                .map_err(|_| format!("{text} is no number"))
+        };
         match arg.as_str() {
             "--seeds" => {
                 let text = value()?;
@@ -94,7 +97,11 @@ fn main() -> ExitCode {
             }
         },
     };
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn replay(suite: Suite, seed: u64, options: &Options) -> bool {
@@ -200,8 +207,13 @@ fn report(suite: Suite, options: &Options, totals: &Totals, started: Instant) ->
     for (mark, count) in &totals.marks {
         println!("  {count:>10} {mark}");
     }
-    let required = REQUIRED_MARKS.iter().filter(|(of, _)| *of == suite).flat_map(|(_, m)| *m);
-    let mut empty: Vec<_> = required.filter(|mark| !totals.marks.contains_key(**mark)).collect();
+    let required = REQUIRED_MARKS
+        .iter()
+        .filter(|(of, _)| *of == suite)
+        .flat_map(|(_, m)| *m);
+    let mut empty: Vec<_> = required
+        .filter(|mark| !totals.marks.contains_key(**mark))
+        .collect();
     let enough = options.seeds.end.saturating_sub(options.seeds.start) >= SEEDS_FOR_MARKS;
     if !enough {
         empty.clear();
@@ -227,8 +239,10 @@ fn report(suite: Suite, options: &Options, totals: &Totals, started: Instant) ->
 }
 
 fn planted(options: &Options) -> bool {
-    let bugs: Vec<_> =
-        BUGS.iter().filter(|bug| options.bug.as_ref().is_none_or(|name| bug.name == name)).collect();
+    let bugs: Vec<_> = BUGS
+        .iter()
+        .filter(|bug| options.bug.as_ref().is_none_or(|name| bug.name == name))
+        .collect();
     let threads = options.threads as usize;
     let mut found: Vec<Caught> = std::thread::scope(|scope| {
         let parts: Vec<_> = (0..threads)
@@ -254,6 +268,10 @@ fn planted(options: &Options) -> bool {
             }
         }
     }
-    println!("planted={} caught={} violations={missed}", found.len(), found.len() - missed);
+    println!(
+        "planted={} caught={} violations={missed}",
+        found.len(),
+        found.len() - missed
+    );
     missed == 0 && !found.is_empty()
 }

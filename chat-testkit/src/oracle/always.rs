@@ -14,7 +14,9 @@ pub struct Always {
 impl Always {
     /// For endpoints with this configuration.
     pub fn new(config: &Config) -> Self {
-        Self { max_outbox: config.delivery.max_outbox as u64 }
+        Self {
+            max_outbox: config.delivery.max_outbox as u64,
+        }
     }
 
     /// Judges all nodes at one moment.
@@ -23,7 +25,9 @@ impl Always {
     /// The first that exceeds a bound.
     pub fn probe(&self, nodes: &[View<'_>]) -> Verdict {
         for node in nodes {
-            let Some(endpoint) = node.endpoint else { continue };
+            let Some(endpoint) = node.endpoint else {
+                continue;
+            };
             self.outbox(node.at.node, endpoint.stats().outbox)?;
         }
         Ok(())
@@ -37,7 +41,10 @@ impl Always {
         if held > self.max_outbox {
             return Err(Violation::new(
                 "IG11",
-                format!("node {node} holds {held} messages, the bound is {}", self.max_outbox),
+                format!(
+                    "node {node} holds {held} messages, the bound is {}",
+                    self.max_outbox
+                ),
             ));
         }
         Ok(())

@@ -120,14 +120,18 @@ impl Entry {
             }
             2 => {
                 let count = body.number()?;
-                let one = |body: &mut Reader<'_>| Some((body.text()?, body.fixed()?, body.fixed()?));
+                let one =
+                    |body: &mut Reader<'_>| Some((body.text()?, body.fixed()?, body.fixed()?));
                 Op::Admit((0..count).map(|_| one(&mut body)).collect::<Option<_>>()?)
             }
             3 => {
                 let user = body.text()?;
                 let count = body.number()?;
                 let one = |body: &mut Reader<'_>| Some((body.fixed()?, body.fixed()?));
-                Op::Kick(user, (0..count).map(|_| one(&mut body)).collect::<Option<_>>()?)
+                Op::Kick(
+                    user,
+                    (0..count).map(|_| one(&mut body)).collect::<Option<_>>()?,
+                )
             }
             4 => {
                 let key = PublicKey(body.fixed()?);
@@ -137,7 +141,15 @@ impl Entry {
             6 => Op::Handover(body.fixed()?),
             _ => Op::Other,
         };
-        Some(Self { round, claimant, index, prev, author, key, op })
+        Some(Self {
+            round,
+            claimant,
+            index,
+            prev,
+            author,
+            key,
+            op,
+        })
     }
 
     fn device(&self) -> DeviceId {
@@ -156,13 +168,17 @@ impl Fold {
             }
             Op::Admit(list) => {
                 for (user, device, nonce) in list {
-                    let sits = self.members.get(device).is_some_and(|seat| seat.1 == *nonce);
+                    let sits = self
+                        .members
+                        .get(device)
+                        .is_some_and(|seat| seat.1 == *nonce);
                     let leads = self.leader == Some(*device);
                     if sits || leads || self.gone.contains(&(*device, *nonce)) {
                         continue;
                     }
                     self.remove(*device);
-                    self.members.insert(*device, (user.clone(), *nonce, entry.index));
+                    self.members
+                        .insert(*device, (user.clone(), *nonce, entry.index));
                 }
             }
             Op::Kick(user, instances) => {
@@ -172,7 +188,10 @@ impl Fold {
                     self.remove(device);
                 }
                 for instance in instances {
-                    let sits = self.members.get(&instance.0).is_some_and(|s| s.1 == instance.1);
+                    let sits = self
+                        .members
+                        .get(&instance.0)
+                        .is_some_and(|s| s.1 == instance.1);
                     if !sits {
                         self.gone.insert(*instance);
                     }
@@ -216,8 +235,13 @@ impl Log {
         else {
             return Ok(());
         };
-        let Some(entry) = Entry::read(covered) else { return Ok(()) };
-        if !self.ledger.signed(&PublicKey(entry.key), &[DOMAIN, covered].concat()) {
+        let Some(entry) = Entry::read(covered) else {
+            return Ok(());
+        };
+        if !self
+            .ledger
+            .signed(&PublicKey(entry.key), &[DOMAIN, covered].concat())
+        {
             return Ok(());
         }
         self.seen.insert(bytes.to_vec());

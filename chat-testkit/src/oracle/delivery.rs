@@ -94,7 +94,10 @@ impl Delivery {
 
     /// How often each mark was reached.
     pub fn marks(&self) -> Vec<(&'static str, u64)> {
-        self.marks.iter().map(|(name, count)| (*name, *count)).collect()
+        self.marks
+            .iter()
+            .map(|(name, count)| (*name, *count))
+            .collect()
     }
 
     fn mark(&mut self, name: &'static str) {
@@ -145,7 +148,13 @@ impl Delivery {
                         device: opened.key.device(),
                         epoch: Epoch(data.epoch),
                     };
-                    return self.bind(MessageId { stream, seq: Seq(data.seq) }, &data.body);
+                    return self.bind(
+                        MessageId {
+                            stream,
+                            seq: Seq(data.seq),
+                        },
+                        &data.body,
+                    );
                 }
             }
             _ => {}
@@ -275,8 +284,7 @@ impl Delivery {
         }
         let last_place = inbox.last_place.insert(conv, received.pos);
         let last = inbox.last_of.insert((id.stream.device, conv), id);
-        if last_place.is_some_and(|last| last >= received.pos)
-            || last.is_some_and(|last| last > id)
+        if last_place.is_some_and(|last| last >= received.pos) || last.is_some_and(|last| last > id)
         {
             let text = format!(
                 "node {} gets {id:?} at place {} after {last:?} at {last_place:?}",
@@ -293,9 +301,14 @@ impl Delivery {
         let id = received.id;
         let sender = self.devices.get(&id.stream.device).copied();
         let text = || {
-            format!("node {} gets {id:?} {:?} from {}", at.node, received.content, received.from)
+            format!(
+                "node {} gets {id:?} {:?} from {}",
+                at.node, received.content, received.from
+            )
         };
-        let Some(sender) = sender else { return Err(Violation::new("IG12", text())) };
+        let Some(sender) = sender else {
+            return Err(Violation::new("IG12", text()));
+        };
         let Content::Text { text: body, .. } = &received.content else {
             return Err(Violation::new("IG12", text()));
         };
@@ -307,10 +320,17 @@ impl Delivery {
             // After a rollback the sender gives its restored messages new ids.
             None => {
                 self.places[sender].damaged.is_some()
-                    && self.messages.values().any(|m| m.node == sender && m.body == *body)
+                    && self
+                        .messages
+                        .values()
+                        .any(|m| m.node == sender && m.body == *body)
             }
         };
-        if known { Ok(()) } else { Err(Violation::new("IG12", text())) }
+        if known {
+            Ok(())
+        } else {
+            Err(Violation::new("IG12", text()))
+        }
     }
 
     fn gap(&mut self, at: At<'_>, first: MessageId, count: u64) -> Verdict {
@@ -318,7 +338,10 @@ impl Delivery {
         let inbox = &mut self.places[at.node].inbox;
         let gap = (first, count);
         if let Some(id) = inbox.seen.keys().find(|id| covers(&gap, id)) {
-            let text = format!("node {} is told a gap {gap:?} over {id:?}, which it has", at.node);
+            let text = format!(
+                "node {} is told a gap {gap:?} over {id:?}, which it has",
+                at.node
+            );
             return Err(Violation::new("ID7", text));
         }
         inbox.gaps.push(gap);
@@ -338,8 +361,11 @@ impl Delivery {
                 Fate::Accepted | Fate::Delivered | Fate::Expired | Fate::Refused => {}
             }
             for (user, device) in &message.to {
-                let Some(receiver) = self.devices.get(device).copied() else { continue };
-                if nodes[receiver].at.device != *device || self.is_exempt(message, receiver, nodes) {
+                let Some(receiver) = self.devices.get(device).copied() else {
+                    continue;
+                };
+                if nodes[receiver].at.device != *device || self.is_exempt(message, receiver, nodes)
+                {
                     exempt = true;
                     continue;
                 }
@@ -354,7 +380,11 @@ impl Delivery {
                 if covered && self.short_lived(nodes, message) {
                     continue;
                 }
-                let rule = if message.fate == Fate::Expired { "ID7" } else { "ID4" };
+                let rule = if message.fate == Fate::Expired {
+                    "ID7"
+                } else {
+                    "ID4"
+                };
                 let text = format!(
                     "{id:?} {:?} of node {} ({:?}, sent at {} s) is not at node {receiver} ({user}); \
                      gap: {covered}",
@@ -366,7 +396,11 @@ impl Delivery {
                 return Err(Violation::new(rule, text));
             }
         }
-        Ok(if exempt { Settled::Exempt } else { Settled::Yes })
+        Ok(if exempt {
+            Settled::Exempt
+        } else {
+            Settled::Yes
+        })
     }
 
     /// The event that told its end may have died with a process; the gap speaks for it when its
@@ -386,7 +420,9 @@ impl Delivery {
             return true;
         }
         let (sender, reader) = (&nodes[message.node], &nodes[receiver]);
-        let (Some(a), Some(b)) = (sender.endpoint, reader.endpoint) else { return false };
+        let (Some(a), Some(b)) = (sender.endpoint, reader.endpoint) else {
+            return false;
+        };
         let (me, you) = (sender.at.user, reader.at.user);
         if ConvId::between(me, you) == message.conv {
             let open = |state| matches!(state, SessionState::Active { .. });
@@ -404,5 +440,6 @@ impl Delivery {
 
 fn covers(gap: &(MessageId, u64), id: &MessageId) -> bool {
     let (first, count) = gap;
-    first.stream == id.stream && (first.seq.0..first.seq.0.saturating_add(*count)).contains(&id.seq.0)
+    first.stream == id.stream
+        && (first.seq.0..first.seq.0.saturating_add(*count)).contains(&id.seq.0)
 }

@@ -43,7 +43,11 @@ impl Groups {
 
     /// How often each mark was reached.
     pub fn marks(&self) -> Vec<(&'static str, u64)> {
-        let mut marks: Vec<_> = self.marks.iter().map(|(name, count)| (*name, *count)).collect();
+        let mut marks: Vec<_> = self
+            .marks
+            .iter()
+            .map(|(name, count)| (*name, *count))
+            .collect();
         marks.push(("oracle-entry-decoded", self.log.len() as u64));
         marks
     }
@@ -83,7 +87,12 @@ impl Groups {
 
     fn event(&mut self, at: At<'_>, event: &GroupEvent) {
         match event {
-            GroupEvent::Changed { change, round, index, .. } => {
+            GroupEvent::Changed {
+                change,
+                round,
+                index,
+                ..
+            } => {
                 let told = self.told.entry(at.device).or_default();
                 *told = (*told).max((*round, *index));
                 match change {
@@ -101,7 +110,9 @@ impl Groups {
     }
 
     fn views<'a>(&self, nodes: &'a [View<'a>]) -> Vec<(&'a View<'a>, GroupView)> {
-        let Some(group) = self.group else { return Vec::new() };
+        let Some(group) = self.group else {
+            return Vec::new();
+        };
         let view = |node: &'a View<'a>| Some((node, node.endpoint?.group(group)?));
         nodes.iter().filter_map(view).collect()
     }
@@ -140,14 +151,20 @@ impl Groups {
 
     /// IG3: the roster is the fold of the chain, by the second reader.
     fn folds(&self, n: usize, view: &GroupView) -> Verdict {
-        let leader = view.roster.iter().filter(|member| Some(&member.user) == view.leader.as_ref());
+        let leader = view
+            .roster
+            .iter()
+            .filter(|member| Some(&member.user) == view.leader.as_ref());
         for leader in leader {
             let Some(fold) = self.log.fold(view.round, view.index, leader.device.0) else {
                 continue;
             };
             let mut seen = BTreeMap::new();
             for member in &view.roster {
-                seen.insert(member.device.0, (member.user.as_str().to_owned(), member.since));
+                seen.insert(
+                    member.device.0,
+                    (member.user.as_str().to_owned(), member.since),
+                );
             }
             let expected: BTreeMap<_, _> = fold
                 .members
@@ -171,12 +188,18 @@ impl Groups {
     /// What is still missing.
     pub fn settled(&self, nodes: &[View<'_>]) -> Result<Settled, Violation> {
         let missing = |rule: &'static str, text: String| Err(Violation::new(rule, text));
-        if let Some(node) = nodes.iter().find(|node| !node.killed && node.endpoint.is_none()) {
+        if let Some(node) = nodes
+            .iter()
+            .find(|node| !node.killed && node.endpoint.is_none())
+        {
             return missing("IG5", format!("node {} is down", node.at.node));
         }
         let views = self.views(nodes);
         let inside = |view: &GroupView| {
-            matches!(view.mine, Membership::Member | Membership::Leader | Membership::Leaving)
+            matches!(
+                view.mine,
+                Membership::Member | Membership::Leader | Membership::Leaving
+            )
         };
         let Some((best_at, best)) = views
             .iter()
@@ -187,20 +210,33 @@ impl Groups {
             return Ok(Settled::Exempt);
         };
         let alive = |device: DeviceId| {
-            nodes.iter().any(|node| node.at.device == device && !node.killed)
+            nodes
+                .iter()
+                .any(|node| node.at.device == device && !node.killed)
         };
         let leads = |member: &&chat_core::group::Member| Some(&member.user) == best.leader.as_ref();
-        let leaders: Vec<_> = best.roster.iter().filter(leads).map(|member| member.device).collect();
+        let leaders: Vec<_> = best
+            .roster
+            .iter()
+            .filter(leads)
+            .map(|member| member.device)
+            .collect();
         if !leaders.iter().any(|device| alive(*device)) {
             return Ok(Settled::Exempt);
         }
         for device in &leaders {
-            let heir = self.log.fold(best.round, best.index, device.0).and_then(|fold| fold.heir);
+            let heir = self
+                .log
+                .fold(best.round, best.index, device.0)
+                .and_then(|fold| fold.heir);
             if heir.is_some_and(|heir| !alive(DeviceId(heir))) {
                 return Ok(Settled::Exempt);
             }
         }
-        let reigning = views.iter().filter(|(_, view)| view.mine == Membership::Leader).count();
+        let reigning = views
+            .iter()
+            .filter(|(_, view)| view.mine == Membership::Leader)
+            .count();
         if reigning != 1 {
             return missing("IG5", format!("{reigning} nodes lead"));
         }
@@ -209,7 +245,10 @@ impl Groups {
                 continue;
             }
             let n = node.at.node;
-            let listed = best.roster.iter().any(|member| member.device == node.at.device);
+            let listed = best
+                .roster
+                .iter()
+                .any(|member| member.device == node.at.device);
             let head = (view.round, view.index, &view.leader, &view.roster);
             let wanted = (best.round, best.index, &best.leader, &best.roster);
             if view.mine == Membership::Asking {
@@ -221,11 +260,17 @@ impl Groups {
             if inside(view) != listed {
                 return missing(
                     "IG4",
-                    format!("node {n} is {:?}, listed by node {}: {listed}", view.mine, best_at.at.node),
+                    format!(
+                        "node {n} is {:?}, listed by node {}: {listed}",
+                        view.mine, best_at.at.node
+                    ),
                 );
             }
             if listed && head != wanted {
-                return missing("IG5", format!("node {n} is at {head:?}, the head is {wanted:?}"));
+                return missing(
+                    "IG5",
+                    format!("node {n} is at {head:?}, the head is {wanted:?}"),
+                );
             }
             if view.mine == Membership::Leader && !view.requests.is_empty() {
                 return missing("IG6", format!("the leader keeps {:?}", view.requests));

@@ -35,7 +35,10 @@ pub struct Violation {
 impl Violation {
     /// A violation of `rule`.
     pub fn new(rule: &'static str, text: impl Into<String>) -> Self {
-        Self { rule, text: text.into() }
+        Self {
+            rule,
+            text: text.into(),
+        }
     }
 }
 
@@ -69,21 +72,55 @@ pub struct At<'a> {
 pub enum Act {
     Connect,
     Disconnect,
-    Request { peer: UserId, invite: InviteId },
-    Accept { invite: InviteId },
-    Reject { invite: InviteId, silent: bool },
-    Cancel { invite: InviteId },
-    Close { peer: UserId },
-    Block { peer: UserId },
-    Unblock { peer: UserId },
+    Request {
+        peer: UserId,
+        invite: InviteId,
+    },
+    Accept {
+        invite: InviteId,
+    },
+    Reject {
+        invite: InviteId,
+        silent: bool,
+    },
+    Cancel {
+        invite: InviteId,
+    },
+    Close {
+        peer: UserId,
+    },
+    Block {
+        peer: UserId,
+    },
+    Unblock {
+        peer: UserId,
+    },
     /// `to` names the devices that the sender's own view says it is for.
-    Send { conv: ConvId, id: MessageId, body: String, to: Vec<(UserId, DeviceId)> },
-    CancelSend { id: MessageId },
-    Created { group: GroupId },
-    Join { group: GroupId },
-    Withdraw { group: GroupId },
-    Kick { group: GroupId, user: UserId },
-    Leave { group: GroupId },
+    Send {
+        conv: ConvId,
+        id: MessageId,
+        body: String,
+        to: Vec<(UserId, DeviceId)>,
+    },
+    CancelSend {
+        id: MessageId,
+    },
+    Created {
+        group: GroupId,
+    },
+    Join {
+        group: GroupId,
+    },
+    Withdraw {
+        group: GroupId,
+    },
+    Kick {
+        group: GroupId,
+        user: UserId,
+    },
+    Leave {
+        group: GroupId,
+    },
 }
 
 /// Something seen at one node.

@@ -62,7 +62,10 @@ impl Presence {
 
     /// How often each mark was reached.
     pub fn marks(&self) -> Vec<(&'static str, u64)> {
-        self.marks.iter().map(|(name, count)| (*name, *count)).collect()
+        self.marks
+            .iter()
+            .map(|(name, count)| (*name, *count))
+            .collect()
     }
 
     fn mark(&mut self, name: &'static str) {
@@ -100,16 +103,24 @@ impl Presence {
             times.pop_front();
         }
         if times.len() > 12 {
-            let text = format!("node {} published {} times in {window} µs", at.node, times.len());
+            let text = format!(
+                "node {} published {} times in {window} µs",
+                at.node,
+                times.len()
+            );
             return Err(Violation::new("IP5", text));
         }
         Ok(())
     }
 
     fn arrives(&mut self, at: At<'_>, channel: &Channel, bytes: &[u8], live: bool) {
-        let Ok(header) = wire::header(bytes) else { return };
+        let Ok(header) = wire::header(bytes) else {
+            return;
+        };
         let device = header.key.device();
-        let Ok(opened) = wire::open(header, channel, &self.verifier) else { return };
+        let Ok(opened) = wire::open(header, channel, &self.verifier) else {
+            return;
+        };
         let observer = self.observers.entry(at.node).or_default();
         let slot = (opened.user, device);
         let Body::Presence(record) = opened.body else {
@@ -120,9 +131,10 @@ impl Presence {
         };
         let key = (record.incarnation, record.conn, record.seq);
         let late_will = record.seq == u64::MAX
-            && observer.records.get(&slot).is_some_and(|known| {
-                (known.key.0, known.key.1) > (key.0, key.1)
-            });
+            && observer
+                .records
+                .get(&slot)
+                .is_some_and(|known| (known.key.0, known.key.1) > (key.0, key.1));
         let known = observer.records.entry(slot).or_insert(Record {
             key,
             status: record.status,
@@ -159,19 +171,28 @@ impl Presence {
             .map(|(_, record)| *record)
             .collect();
         let since = |then: Option<Timestamp>| {
-            then.map_or(u64::MAX, |then| at.mono.saturating_since(then).as_micros() as u64)
+            then.map_or(u64::MAX, |then| {
+                at.mono.saturating_since(then).as_micros() as u64
+            })
         };
         let there = |record: &Record| record.status != LEFT && record.status != LOST;
         let surely = |record: &Record| {
             there(record) && since(record.live).saturating_add(1_000_000) < record.ttl_us
         };
         let told = |what: &str| {
-            format!("node {} is told {user} is {:?}, but {what}: {records:?}", at.node, view.status)
+            format!(
+                "node {} is told {user} is {:?}, but {what}: {records:?}",
+                at.node, view.status
+            )
         };
         match view.status {
             Status::Lost | Status::Left => {
                 let left = view.status == Status::Left;
-                self.mark(if left { "oracle-told-left" } else { "oracle-told-lost" });
+                self.mark(if left {
+                    "oracle-told-left"
+                } else {
+                    "oracle-told-lost"
+                });
                 if records.iter().any(surely) {
                     return Err(Violation::new("IP4", told("a device is there")));
                 }
@@ -186,7 +207,10 @@ impl Presence {
                     record.status != LEFT && since(record.heard) < record.ttl_us + self.slack_us
                 };
                 if !records.iter().any(maybe) {
-                    return Err(Violation::new("IP3", told("no device was heard of in time")));
+                    return Err(Violation::new(
+                        "IP3",
+                        told("no device was heard of in time"),
+                    ));
                 }
             }
         }
@@ -200,7 +224,9 @@ impl Presence {
     /// The first who is.
     pub fn probe(&self, nodes: &[View<'_>]) -> Verdict {
         for node in nodes {
-            let Some(endpoint) = node.endpoint.filter(|_| !node.paused) else { continue };
+            let Some(endpoint) = node.endpoint.filter(|_| !node.paused) else {
+                continue;
+            };
             let cut_off = matches!(
                 endpoint.link(),
                 LinkState::Disconnected { .. } | LinkState::Failed { .. } | LinkState::Closed
@@ -246,16 +272,25 @@ impl Presence {
                 return missing(format!("node {me} is down"));
             };
             if *endpoint.link() != LinkState::CaughtUp {
-                return missing(format!("node {me} has not caught up: {:?}", endpoint.link()));
+                return missing(format!(
+                    "node {me} has not caught up: {:?}",
+                    endpoint.link()
+                ));
             }
             for subject in nodes.iter().filter(|node| node.at.user != observer.at.user) {
                 let user = subject.at.user;
-                let lives = nodes.iter().any(|node| node.at.user == user && !node.killed);
+                let lives = nodes
+                    .iter()
+                    .any(|node| node.at.user == user && !node.killed);
                 let status = endpoint.presence(user).map(|view| view.status);
                 if status.is_some_and(present) != lives {
-                    return missing(format!("node {me} shows {user} as {status:?}, lives: {lives}"));
+                    return missing(format!(
+                        "node {me} shows {user} as {status:?}, lives: {lives}"
+                    ));
                 }
-                let Some(status) = status.filter(|_| lives) else { continue };
+                let Some(status) = status.filter(|_| lives) else {
+                    continue;
+                };
                 let (other, first) = *agreed.entry(user).or_insert((me, status));
                 if first != status {
                     let text = format!(
@@ -270,5 +305,8 @@ impl Presence {
 }
 
 fn present(status: Status) -> bool {
-    matches!(status, Status::Active | Status::Idle | Status::Away | Status::DoNotDisturb)
+    matches!(
+        status,
+        Status::Active | Status::Idle | Status::Away | Status::DoNotDisturb
+    )
 }

@@ -36,7 +36,10 @@ pub struct Sessions {
 impl Sessions {
     /// How often each mark was reached.
     pub fn marks(&self) -> Vec<(&'static str, u64)> {
-        self.marks.iter().map(|(name, count)| (*name, *count)).collect()
+        self.marks
+            .iter()
+            .map(|(name, count)| (*name, *count))
+            .collect()
     }
 
     fn mark(&mut self, name: &'static str) {
@@ -77,7 +80,9 @@ impl Sessions {
                 }
             }
             Act::Reject { invite, silent } => {
-                let Some((peer, _)) = self.invites.get(invite).cloned() else { return };
+                let Some((peer, _)) = self.invites.get(invite).cloned() else {
+                    return;
+                };
                 self.disagree(at, &peer);
                 if *silent && !self.spoke.contains(&(at.node, peer.clone())) {
                     self.mark("oracle-silent-reject");
@@ -134,7 +139,8 @@ impl Sessions {
                 self.withdrawn.push((when, node, peer));
             }
         }
-        self.blocked.retain(|(node, _), when| *node != at.node || at.now - *when > SOFT);
+        self.blocked
+            .retain(|(node, _), when| *node != at.node || at.now - *when > SOFT);
     }
 
     fn transmit(&self, at: At<'_>, transmit: &Transmit) -> Verdict {
@@ -146,7 +152,11 @@ impl Sessions {
             Channel::Inbox(user) => vec![user],
             channel @ Channel::Conv(_) => {
                 let users = self.channels.get(channel);
-                users.into_iter().flatten().filter(|user| *user != at.user).collect()
+                users
+                    .into_iter()
+                    .flatten()
+                    .filter(|user| *user != at.user)
+                    .collect()
             }
             _ => return Ok(()),
         };
@@ -154,10 +164,16 @@ impl Sessions {
             let key = (at.node, peer.clone());
             let frame = || format!("node {} sends kind {kind:#04x} to {peer}", at.node);
             if (0x10..=0x24).contains(&kind) && self.blocked.contains_key(&key) {
-                return Err(Violation::new("S5", format!("{}, whom it blocked", frame())));
+                return Err(Violation::new(
+                    "S5",
+                    format!("{}, whom it blocked", frame()),
+                ));
             }
             if (0x10..=0x24).contains(&kind) && self.silent.contains(&key) {
-                return Err(Violation::new("S4", format!("{}, refused in silence", frame())));
+                return Err(Violation::new(
+                    "S4",
+                    format!("{}, refused in silence", frame()),
+                ));
             }
         }
         Ok(())
@@ -185,11 +201,11 @@ impl Sessions {
                     return Err(Violation::new("S1 consent", text));
                 }
             }
-            SessionEvent::Requested { peer, .. } => {
-                if self.blocked.contains_key(&(at.node, peer.clone())) {
-                    let text = format!("node {} is shown a request of {peer}, blocked", at.node);
-                    return Err(Violation::new("S5", text));
-                }
+            SessionEvent::Requested { peer, .. }
+                if self.blocked.contains_key(&(at.node, peer.clone())) =>
+            {
+                let text = format!("node {} is shown a request of {peer}, blocked", at.node);
+                return Err(Violation::new("S5", text));
             }
             SessionEvent::Closed { .. } => self.mark("oracle-session-closed"),
             _ => {}
@@ -216,9 +232,10 @@ impl Sessions {
         let (me, you) = (a.at.user, b.at.user);
         let involved = |node: &&View<'_>| node.at.user == me || node.at.user == you;
         let spoilt = |node: &View<'_>| {
-            let blocks = self.blocked.keys().any(|(by, whom)| {
-                *by == node.at.node && (whom == me || whom == you)
-            });
+            let blocks = self
+                .blocked
+                .keys()
+                .any(|(by, whom)| *by == node.at.node && (whom == me || whom == you));
             node.killed || self.damaged.contains(&node.at.node) || blocks
         };
         if nodes.iter().filter(involved).any(spoilt) {
@@ -233,18 +250,19 @@ impl Sessions {
         };
         let theirs = nodes.iter().filter(|node| node.at.user == you);
         match (x.session(you), y.session(me)) {
-            (SessionState::Active { channel, devices, .. }, state)
-                if devices.contains(&b.at.device) =>
-            {
-                match state {
-                    SessionState::Active { channel: other, devices, .. }
-                        if other == channel && devices.contains(&a.at.device) =>
-                    {
-                        Ok(())
-                    }
-                    state => missing(&format!("active with it, which is {state:?}")),
-                }
-            }
+            (
+                SessionState::Active {
+                    channel, devices, ..
+                },
+                state,
+            ) if devices.contains(&b.at.device) => match state {
+                SessionState::Active {
+                    channel: other,
+                    devices,
+                    ..
+                } if other == channel && devices.contains(&a.at.device) => Ok(()),
+                state => missing(&format!("active with it, which is {state:?}")),
+            },
             (SessionState::Closing, _) => missing("still closing"),
             (SessionState::Inviting { .. }, SessionState::Active { devices, .. })
                 if devices.contains(&a.at.device) =>
@@ -253,7 +271,8 @@ impl Sessions {
             }
             (SessionState::Inviting { .. }, SessionState::Idle)
                 if theirs.clone().all(|node| {
-                    node.endpoint.is_some_and(|y| y.session(me) == SessionState::Idle)
+                    node.endpoint
+                        .is_some_and(|y| y.session(me) == SessionState::Idle)
                 }) =>
             {
                 missing("inviting, and no device of the peer knows")

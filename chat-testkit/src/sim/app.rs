@@ -18,17 +18,30 @@ impl World {
     pub(super) fn boot_app(&mut self, n: usize) {
         let mut devices = Vec::new();
         for node in &self.nodes {
-            let several = self.nodes.iter().filter(|other| other.user == node.user).count() > 1;
+            let several = self
+                .nodes
+                .iter()
+                .filter(|other| other.user == node.user)
+                .count()
+                > 1;
             if (several || node.replaced) && node.device != self.nodes[n].device {
                 devices.push((node.user.clone(), node.device));
             }
         }
         for (user, device) in devices {
-            self.command(n, |endpoint, now| endpoint.trust(&user, device, now), |_, ()| {});
+            self.command(
+                n,
+                |endpoint, now| endpoint.trust(&user, device, now),
+                |_, ()| {},
+            );
         }
         if self.swarm.suite == Suite::Presence {
             let lobby = self.lobby.clone();
-            self.command(n, |endpoint, now| endpoint.enter_lobby(&lobby, now), |_, ()| {});
+            self.command(
+                n,
+                |endpoint, now| endpoint.enter_lobby(&lobby, now),
+                |_, ()| {},
+            );
             if self.swarm.feature(1) {
                 let me = self.nodes[n].user.clone();
                 let mut users: Vec<_> = self.nodes.iter().map(|node| node.user.clone()).collect();
@@ -93,7 +106,10 @@ impl World {
                 self.later(n, 1_000, Reaction::AnswerOffer(group, yes));
             }
             Event::Identity(IdentityEvent::KeyChanged { user, device, .. })
-                if self.nodes.iter().any(|node| node.device == device && node.user == user) =>
+                if self
+                    .nodes
+                    .iter()
+                    .any(|node| node.device == device && node.user == user) =>
             {
                 self.later(n, 1_000, Reaction::Trust(user, device));
             }
@@ -135,10 +151,18 @@ impl World {
                 );
             }
             Reaction::Acknowledge(conv, pos) => {
-                self.command(n, |endpoint, now| endpoint.acknowledge(conv, pos, now), |_, ()| {});
+                self.command(
+                    n,
+                    |endpoint, now| endpoint.acknowledge(conv, pos, now),
+                    |_, ()| {},
+                );
             }
             Reaction::MarkRead(conv, sort) => {
-                self.command(n, |endpoint, now| endpoint.mark_read(conv, sort, now), |_, ()| {});
+                self.command(
+                    n,
+                    |endpoint, now| endpoint.mark_read(conv, sort, now),
+                    |_, ()| {},
+                );
             }
             Reaction::Approve(group, request) => {
                 self.command(n, |e, now| e.approve(group, request, now), |_, _| {});
@@ -150,7 +174,11 @@ impl World {
                 self.command(n, |e, now| e.answer_offer(group, yes, now), |_, _| {});
             }
             Reaction::Trust(user, device) => {
-                self.command(n, |endpoint, now| endpoint.trust(&user, device, now), |_, ()| {});
+                self.command(
+                    n,
+                    |endpoint, now| endpoint.trust(&user, device, now),
+                    |_, ()| {},
+                );
             }
         }
     }

@@ -9,45 +9,45 @@ use chat_core::channel::Channel;
 
 /// A frame on its way.
 #[derive(Clone, Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// Where to.
-    pub channel: Channel,
+    pub(crate) channel: Channel,
     /// The signed bytes.
-    pub bytes: Bytes,
+    pub(crate) bytes: Bytes,
     /// Kept for subscribers that are away.
-    pub durable: bool,
+    pub(crate) durable: bool,
     /// Kept as the channel's last value.
-    pub retain: bool,
+    pub(crate) retain: bool,
     /// True time after which it is worth nothing.
-    pub expires: u64,
+    pub(crate) expires: u64,
     /// The publishing node.
-    pub from: usize,
+    pub(crate) from: usize,
     /// For the dedup window.
-    pub dedup: Option<[u8; 16]>,
+    pub(crate) dedup: Option<[u8; 16]>,
 }
 
 /// What a broker remembers of one client (a device).
 #[derive(Debug, Default)]
-pub struct Session {
+pub(crate) struct Session {
     /// The client's node.
-    pub node: usize,
+    pub(crate) node: usize,
     /// Its connection, if it has one.
-    pub conn: Option<u64>,
+    pub(crate) conn: Option<u64>,
     /// What it asked for.
-    pub subs: BTreeSet<Channel>,
+    pub(crate) subs: BTreeSet<Channel>,
     /// What waits for its return.
-    pub mailbox: VecDeque<Rc<Frame>>,
+    pub(crate) mailbox: VecDeque<Rc<Frame>>,
     /// Published when the connection dies.
-    pub will: Option<Rc<Frame>>,
+    pub(crate) will: Option<Rc<Frame>>,
 }
 
 /// One broker.
 #[derive(Debug)]
-pub struct Broker {
+pub(crate) struct Broker {
     /// It runs.
-    pub up: bool,
+    pub(crate) up: bool,
     /// By device number.
-    pub sessions: BTreeMap<u64, Session>,
+    pub(crate) sessions: BTreeMap<u64, Session>,
     retained: BTreeMap<Channel, Rc<Frame>>,
     seen: BTreeSet<[u8; 16]>,
     mailboxes: bool,
@@ -58,18 +58,18 @@ pub struct Broker {
 
 /// Where a published frame goes.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// The client.
-    pub client: u64,
+    pub(crate) client: u64,
     /// Its node.
-    pub node: usize,
+    pub(crate) node: usize,
     /// Its connection.
-    pub conn: u64,
+    pub(crate) conn: u64,
 }
 
 impl Broker {
     /// An empty broker with these abilities.
-    pub fn new(mailboxes: bool, mailbox_cap: usize, retains: bool, dedups: bool) -> Self {
+    pub(crate) fn new(mailboxes: bool, mailbox_cap: usize, retains: bool, dedups: bool) -> Self {
         Self {
             up: true,
             sessions: BTreeMap::new(),
@@ -84,7 +84,7 @@ impl Broker {
 
     /// Opens connection `conn` of `client`. Returns the will of a connection that it takes over,
     /// and whether the session was kept.
-    pub fn connect(
+    pub(crate) fn connect(
         &mut self,
         client: u64,
         node: usize,
@@ -102,7 +102,12 @@ impl Broker {
     }
 
     /// Ends connection `conn` of `client`; returns the will to publish, unless it said goodbye.
-    pub fn disconnect(&mut self, client: u64, conn: u64, goodbye: bool) -> Option<Rc<Frame>> {
+    pub(crate) fn disconnect(
+        &mut self,
+        client: u64,
+        conn: u64,
+        goodbye: bool,
+    ) -> Option<Rc<Frame>> {
         let session = self.sessions.get_mut(&client)?;
         if session.conn != Some(conn) {
             return None;
@@ -116,18 +121,22 @@ impl Broker {
     }
 
     /// True when `client` is connected by `conn`.
-    pub fn has(&self, client: u64, conn: u64) -> bool {
-        self.up && self.sessions.get(&client).is_some_and(|s| s.conn == Some(conn))
+    pub(crate) fn has(&self, client: u64, conn: u64) -> bool {
+        self.up
+            && self
+                .sessions
+                .get(&client)
+                .is_some_and(|s| s.conn == Some(conn))
     }
 
     /// Adds a subscription; returns the channel's last value.
-    pub fn subscribe(&mut self, client: u64, channel: &Channel) -> Option<Rc<Frame>> {
+    pub(crate) fn subscribe(&mut self, client: u64, channel: &Channel) -> Option<Rc<Frame>> {
         self.sessions.get_mut(&client)?.subs.insert(channel.clone());
         self.retained.get(channel).cloned()
     }
 
     /// Takes a subscription away.
-    pub fn unsubscribe(&mut self, client: u64, channel: &Channel) {
+    pub(crate) fn unsubscribe(&mut self, client: u64, channel: &Channel) {
         if let Some(session) = self.sessions.get_mut(&client) {
             session.subs.remove(channel);
         }
@@ -135,7 +144,7 @@ impl Broker {
 
     /// Takes a frame; false when its dedup id was seen. Queues it for those who are away and
     /// returns those who are here.
-    pub fn publish(&mut self, frame: &Rc<Frame>, targets: &mut Vec<Target>) -> bool {
+    pub(crate) fn publish(&mut self, frame: &Rc<Frame>, targets: &mut Vec<Target>) -> bool {
         if let Some(id) = frame.dedup
             && self.dedups
             && !self.seen.insert(id)
@@ -150,7 +159,11 @@ impl Broker {
                 continue;
             }
             match session.conn {
-                Some(conn) => targets.push(Target { client: *client, node: session.node, conn }),
+                Some(conn) => targets.push(Target {
+                    client: *client,
+                    node: session.node,
+                    conn,
+                }),
                 None if frame.durable && session.mailbox.len() < self.mailbox_cap => {
                     session.mailbox.push_back(frame.clone());
                 }
@@ -161,7 +174,7 @@ impl Broker {
     }
 
     /// Puts back what was on its way when the connection died.
-    pub fn requeue(&mut self, client: u64, frame: &Rc<Frame>) {
+    pub(crate) fn requeue(&mut self, client: u64, frame: &Rc<Frame>) {
         if let Some(session) = self.sessions.get_mut(&client)
             && self.mailboxes
             && session.mailbox.len() < self.mailbox_cap
@@ -171,7 +184,7 @@ impl Broker {
     }
 
     /// Takes the mailbox of `client`.
-    pub fn drain(&mut self, client: u64) -> VecDeque<Rc<Frame>> {
+    pub(crate) fn drain(&mut self, client: u64) -> VecDeque<Rc<Frame>> {
         self.sessions
             .get_mut(&client)
             .map(|session| core::mem::take(&mut session.mailbox))
@@ -180,7 +193,7 @@ impl Broker {
 
     /// Stops: every connection is gone (returned as node and connection), and with it all state
     /// unless it has a memory.
-    pub fn stop(&mut self, memory: bool) -> Vec<(usize, u64)> {
+    pub(crate) fn stop(&mut self, memory: bool) -> Vec<(usize, u64)> {
         self.up = false;
         let mut gone = Vec::new();
         for session in self.sessions.values_mut() {
@@ -222,7 +235,7 @@ mod tests {
     #[test]
     fn a_full_mailbox_drops_the_newest_and_the_rest_waits() {
         let mut broker = Broker::new(true, 2, true, false);
-        assert_eq!(broker.connect(7, 0, 1, Some(frame(false))).1, false);
+        assert!(!broker.connect(7, 0, 1, Some(frame(false))).1);
         assert!(broker.subscribe(7, &channel()).is_none());
         assert!(broker.disconnect(7, 1, false).is_some());
         let mut targets = Vec::new();
@@ -230,11 +243,18 @@ mod tests {
             assert!(broker.publish(&frame(true), &mut targets));
         }
         assert_eq!(targets, []);
-        assert_eq!(broker.connect(7, 0, 2, None).1, true);
+        assert!(broker.connect(7, 0, 2, None).1);
         assert_eq!(broker.drain(7).len(), 2);
         assert!(broker.subscribe(7, &channel()).is_some());
         broker.publish(&frame(false), &mut targets);
-        assert_eq!(targets, [Target { client: 7, node: 0, conn: 2 }]);
+        assert_eq!(
+            targets,
+            [Target {
+                client: 7,
+                node: 0,
+                conn: 2
+            }]
+        );
     }
 
     #[test]
@@ -245,7 +265,7 @@ mod tests {
         broker.connect(7, 3, 1, None);
         assert_eq!(broker.stop(false), [(3, 1)]);
         broker.up = true;
-        assert_eq!(broker.connect(7, 3, 2, None).1, false);
+        assert!(!broker.connect(7, 3, 2, None).1);
         assert!(broker.subscribe(7, &channel()).is_none());
     }
 }

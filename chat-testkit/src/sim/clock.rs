@@ -4,12 +4,12 @@
 use chat_core::time::{Timestamp, UnixMillis};
 
 /// Wall time at the start of every run.
-pub const START_MS: u64 = 1_760_000_000_000;
+pub(crate) const START_MS: u64 = 1_760_000_000_000;
 const PPM: u128 = 1_000_000;
 
 /// Times of the simulation itself are microseconds since its start.
 #[derive(Clone, Copy, Debug)]
-pub struct NodeClock {
+pub(crate) struct NodeClock {
     rate_ppm: u64,
     boot_true: u64,
     boot_local: u64,
@@ -18,7 +18,7 @@ pub struct NodeClock {
 
 impl NodeClock {
     /// A clock that runs at `rate_ppm` millionths of true time, its wall off by `skew_ms`.
-    pub fn new(rate_ppm: u64, skew_ms: i64) -> Self {
+    pub(crate) fn new(rate_ppm: u64, skew_ms: i64) -> Self {
         Self {
             rate_ppm,
             boot_true: 0,
@@ -28,32 +28,33 @@ impl NodeClock {
     }
 
     /// Restarts the monotonic clock at true time `at`, reading `local`.
-    pub fn boot(&mut self, at: u64, local: u64) {
+    pub(crate) fn boot(&mut self, at: u64, local: u64) {
         (self.boot_true, self.boot_local) = (at, local);
     }
 
     /// Steps the wall clock.
-    pub fn step(&mut self, by_ms: i64) {
+    pub(crate) fn step(&mut self, by_ms: i64) {
         self.skew_ms += by_ms;
     }
 
     /// Monotonic time at true time `at`.
-    pub fn mono(&self, at: u64) -> Timestamp {
+    pub(crate) fn mono(&self, at: u64) -> Timestamp {
         let gone = u128::from(at - self.boot_true) * u128::from(self.rate_ppm) / PPM;
         Timestamp::from_micros(self.boot_local + gone as u64)
     }
 
     /// Wall time at true time `at`.
-    pub fn wall(&self, at: u64) -> UnixMillis {
+    pub(crate) fn wall(&self, at: u64) -> UnixMillis {
         let gone = u128::from(at) * u128::from(self.rate_ppm) / PPM / 1_000;
         UnixMillis((START_MS + gone as u64).saturating_add_signed(self.skew_ms))
     }
 
     /// The first true time at which the monotonic clock reads `local` or more.
-    pub fn true_at(&self, local: Timestamp) -> u64 {
+    pub(crate) fn true_at(&self, local: Timestamp) -> u64 {
         let gone = u128::from(local.as_micros().saturating_sub(self.boot_local)) * PPM;
         let gone = gone.div_ceil(u128::from(self.rate_ppm));
-        self.boot_true.saturating_add(u64::try_from(gone).unwrap_or(u64::MAX))
+        self.boot_true
+            .saturating_add(u64::try_from(gone).unwrap_or(u64::MAX))
     }
 }
 

@@ -77,11 +77,17 @@ fn spell(digest: [u64; 2]) -> Signature {
 }
 
 fn digest(key: &PublicKey, message: &[u8]) -> [u64; 2] {
-    let mut state = [0x243f_6a88_85a3_08d3u64, 0x1319_8a2e_0370_7344 ^ message.len() as u64];
+    let mut state = [
+        0x243f_6a88_85a3_08d3u64,
+        0x1319_8a2e_0370_7344 ^ message.len() as u64,
+    ];
     for part in [&key.0[..], message] {
         let mut chunks = part.chunks_exact(8);
         for chunk in &mut chunks {
-            fold(&mut state, u64::from_le_bytes(chunk.try_into().expect("a chunk has 8 bytes")));
+            fold(
+                &mut state,
+                u64::from_le_bytes(chunk.try_into().expect("a chunk has 8 bytes")),
+            );
         }
         let mut last = [0; 8];
         last[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
@@ -96,7 +102,10 @@ fn fold(state: &mut [u64; 2], word: u64) {
     let [a, b] = *state;
     let wide = u128::from(a ^ word) * 0x9e37_79b9_7f4a_7c15_u128;
     let mixed = (wide as u64) ^ ((wide >> 64) as u64);
-    *state = [b.rotate_left(23) ^ mixed, (a ^ mixed.rotate_left(41)).wrapping_add(word)];
+    *state = [
+        b.rotate_left(23) ^ mixed,
+        (a ^ mixed.rotate_left(41)).wrapping_add(word),
+    ];
 }
 
 #[cfg(test)]
@@ -106,7 +115,10 @@ mod tests {
     #[test]
     fn only_what_was_signed_verifies() {
         let ledger = Arc::new(Ledger::default());
-        let (a, b) = (FakeSigner::new(1, ledger.clone()), FakeSigner::new(2, ledger.clone()));
+        let (a, b) = (
+            FakeSigner::new(1, ledger.clone()),
+            FakeSigner::new(2, ledger.clone()),
+        );
         let verifier = FakeVerifier(ledger.clone());
         let signature = a.sign(b"hello");
         assert!(verifier.verify(&a.public_key(), b"hello", &signature));

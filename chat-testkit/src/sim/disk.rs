@@ -8,23 +8,23 @@ use chat_core::PersistId;
 use chat_core::effect::{Row, RowOp, Table};
 
 /// Rows by table and key.
-pub type Rows = BTreeMap<(Table, Bytes), Bytes>;
+pub(crate) type Rows = BTreeMap<(Table, Bytes), Bytes>;
 
 /// One node's disk.
 #[derive(Clone, Debug, Default)]
-pub struct Disk {
+pub(crate) struct Disk {
     synced: Rows,
     pending: VecDeque<(PersistId, Vec<RowOp>)>,
 }
 
 impl Disk {
     /// Takes a batch; it is not durable yet.
-    pub fn write(&mut self, id: PersistId, rows: Vec<RowOp>) {
+    pub(crate) fn write(&mut self, id: PersistId, rows: Vec<RowOp>) {
         self.pending.push_back((id, rows));
     }
 
     /// An fsync completed for everything up to `upto`; returns the ids that became durable.
-    pub fn sync(&mut self, upto: PersistId) -> Vec<PersistId> {
+    pub(crate) fn sync(&mut self, upto: PersistId) -> Vec<PersistId> {
         let mut done = Vec::new();
         while self.pending.front().is_some_and(|(id, _)| *id <= upto) {
             let (id, rows) = self.pending.pop_front().expect("the front was just seen");
@@ -35,7 +35,7 @@ impl Disk {
     }
 
     /// The process died: the first `keep` pending batches made it, the rest is gone.
-    pub fn crash(&mut self, keep: usize) {
+    pub(crate) fn crash(&mut self, keep: usize) {
         for (_, rows) in self.pending.drain(..).take(keep) {
             apply(&mut self.synced, rows);
         }
@@ -43,23 +43,23 @@ impl Disk {
     }
 
     /// How many batches wait.
-    pub fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.pending.len()
     }
 
     /// What is durable.
-    pub fn synced(&self) -> &Rows {
+    pub(crate) fn synced(&self) -> &Rows {
         &self.synced
     }
 
     /// Replaces everything: a restored backup, or an empty disk.
-    pub fn replace(&mut self, rows: Rows) {
+    pub(crate) fn replace(&mut self, rows: Rows) {
         self.pending.clear();
         self.synced = rows;
     }
 
     /// What an endpoint gets when it opens.
-    pub fn load(&self) -> impl Iterator<Item = Row> + '_ {
+    pub(crate) fn load(&self) -> impl Iterator<Item = Row> + '_ {
         self.synced
             .iter()
             .filter(|((table, _), _)| !table.is_on_demand())

@@ -14,7 +14,7 @@ use super::broker::Frame;
 /// Something the application does by itself after a while.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // the arguments of the endpoint's commands of the same name
-pub enum Reaction {
+pub(crate) enum Reaction {
     Connect,
     Accept(InviteId),
     Reject(InviteId, Rejection),
@@ -28,7 +28,7 @@ pub enum Reaction {
 
 /// Input for one process of one node; what belongs to a connection names it.
 #[derive(Clone, Debug)]
-pub enum Input {
+pub(crate) enum Input {
     /// A deadline.
     Wake,
     /// An fsync completed.
@@ -53,7 +53,7 @@ pub enum Input {
 
 /// What a client says to its broker, with its device number and connection.
 #[derive(Clone, Debug)]
-pub enum ToBroker {
+pub(crate) enum ToBroker {
     /// Opens a connection.
     Connect(Option<Rc<Frame>>),
     /// Closes it in order.
@@ -70,7 +70,7 @@ pub enum ToBroker {
 
 /// One event of the world.
 #[derive(Clone, Debug)]
-pub enum Happening {
+pub(crate) enum Happening {
     /// An operation of the script.
     Op(usize),
     /// Input for process `life` of a node.
@@ -130,13 +130,13 @@ pub enum Happening {
 
 /// An event with its place in time.
 #[derive(Clone, Debug)]
-pub struct Timed {
+pub(crate) struct Timed {
     /// True time, µs.
-    pub at: u64,
+    pub(crate) at: u64,
     /// Order of making.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
     /// What.
-    pub what: Happening,
+    pub(crate) what: Happening,
 }
 
 impl PartialEq for Timed {

@@ -33,8 +33,14 @@ impl World {
             sealer: Box::new(chat_core::sealer::Plain),
         };
         let (wall, mono) = (node.clock.wall(self.now), node.clock.mono(self.now));
-        let opened =
-            Endpoint::open(identity, self.config.clone(), seed, node.disk.load(), wall, mono);
+        let opened = Endpoint::open(
+            identity,
+            self.config.clone(),
+            seed,
+            node.disk.load(),
+            wall,
+            mono,
+        );
         let life = node.life;
         match opened {
             Ok(endpoint) => node.endpoint = Some(endpoint),
@@ -44,7 +50,9 @@ impl World {
                 return;
             }
         }
-        self.note(&[1, n as u64, life], || format!("n{n} starts, life {life}, wall {}", wall.0));
+        self.note(&[1, n as u64, life], || {
+            format!("n{n} starts, life {life}, wall {}", wall.0)
+        });
         self.see(n, Seen::Started);
         self.boot_app(n);
     }
@@ -69,10 +77,19 @@ impl World {
         let life = node.life;
         if let Some(conn) = conn {
             // The network notices by a reset, or only after a while.
-            let late = if self.net.chance(500) { 20 * MS } else { self.net.range(1, 30) * 1_000 * MS };
+            let late = if self.net.chance(500) {
+                20 * MS
+            } else {
+                self.net.range(1, 30) * 1_000 * MS
+            };
             self.push(
                 self.now + late,
-                Happening::AtBroker { node: n, client, conn, what: ToBroker::Broken },
+                Happening::AtBroker {
+                    node: n,
+                    client,
+                    conn,
+                    what: ToBroker::Broken,
+                },
             );
         }
         self.see(n, Seen::Died);
@@ -117,15 +134,24 @@ impl World {
                 return;
             }
             let live = !matches!(input, Input::Frame(_, _, false));
-            let (len, kind) = (frame.bytes.len() as u64, frame.bytes.get(3).copied().unwrap_or(0));
+            let (len, kind) = (
+                frame.bytes.len() as u64,
+                frame.bytes.get(3).copied().unwrap_or(0),
+            );
             self.note(&[3, n as u64, len, u64::from(kind)], || {
                 let what = super::trace::frame(&frame.channel, &frame.bytes);
-                format!("n{n} <- n{} {what}{}", frame.from, if live { "" } else { " (last value)" })
+                format!(
+                    "n{n} <- n{} {what}{}",
+                    frame.from,
+                    if live { "" } else { " (last value)" }
+                )
             });
             self.see(n, Seen::Arrives(&frame.channel, &frame.bytes, live));
         }
         let node = &mut self.nodes[n];
-        let Some(endpoint) = node.endpoint.as_mut() else { return };
+        let Some(endpoint) = node.endpoint.as_mut() else {
+            return;
+        };
         match input {
             Input::Wake => {
                 if node.wake_at > self.now {
@@ -141,12 +167,23 @@ impl World {
             Input::Up(conn, resumed) if is_current(conn) => {
                 node.up = true;
                 let marks_backlog = self.swarm.marks_backlog;
-                endpoint.handle_link(&LinkEvent::Up { resumed, marks_backlog }, now);
-                self.note(&[4, n as u64, conn], || format!("n{n} up (resumed: {resumed})"));
+                endpoint.handle_link(
+                    &LinkEvent::Up {
+                        resumed,
+                        marks_backlog,
+                    },
+                    now,
+                );
+                self.note(&[4, n as u64, conn], || {
+                    format!("n{n} up (resumed: {resumed})")
+                });
             }
             Input::Down(conn, reason) if is_current(conn) => {
                 (node.up, node.conn) = (false, None);
-                let event = LinkEvent::Down { reason: reason.clone(), retry_after: None };
+                let event = LinkEvent::Down {
+                    reason: reason.clone(),
+                    retry_after: None,
+                };
                 endpoint.handle_link(&event, now);
                 self.note(&[5, n as u64, conn], || format!("n{n} down ({reason:?})"));
             }
@@ -174,12 +211,15 @@ impl World {
     fn check_progress(&mut self, n: usize) {
         let second = self.now / 1_000_000;
         let node = &mut self.nodes[n];
-        let Some(endpoint) = &node.endpoint else { return };
+        let Some(endpoint) = &node.endpoint else {
+            return;
+        };
         let mono = node.clock.mono(self.now);
         if let Some(next) = endpoint.poll_timeout()
             && next <= mono
         {
-            let text = format!("node {n}: after handle_timeout({mono}) the next deadline is {next}");
+            let text =
+                format!("node {n}: after handle_timeout({mono}) the next deadline is {next}");
             self.judge(Err(Violation::new("progress", text)));
             return;
         }
@@ -197,8 +237,12 @@ impl World {
     pub(super) fn pump(&mut self, n: usize) {
         self.nodes[n].burst = 0;
         while self.broken.is_none() {
-            let Some(endpoint) = self.nodes[n].endpoint.as_mut() else { return };
-            let Some(output) = endpoint.poll_output() else { break };
+            let Some(endpoint) = self.nodes[n].endpoint.as_mut() else {
+                return;
+            };
+            let Some(output) = endpoint.poll_output() else {
+                break;
+            };
             if let Output::Transmit(transmit) = &output {
                 self.see(n, Seen::Transmit(transmit));
             }
@@ -224,8 +268,12 @@ impl World {
 
     fn arm(&mut self, n: usize) {
         let node = &mut self.nodes[n];
-        let Some(endpoint) = &node.endpoint else { return };
-        let at = endpoint.poll_timeout().map_or(u64::MAX, |at| node.clock.true_at(at));
+        let Some(endpoint) = &node.endpoint else {
+            return;
+        };
+        let at = endpoint
+            .poll_timeout()
+            .map_or(u64::MAX, |at| node.clock.true_at(at));
         let at = at.max(self.now);
         // An earlier wake that is no longer wanted is spurious, which every endpoint must bear.
         if at != u64::MAX && at < node.wake_at {
@@ -285,7 +333,9 @@ impl World {
                 (self.nodes[n].conn, self.nodes[n].up) = (None, false);
             }
             Output::Event { event, .. } => {
-                self.note(&[9, n as u64], || format!("n{n} told {}", super::trace::event(&event)));
+                self.note(&[9, n as u64], || {
+                    format!("n{n} told {}", super::trace::event(&event))
+                });
                 self.see(n, Seen::Event(&event));
                 self.told(n, event);
             }
@@ -303,7 +353,11 @@ impl World {
             return;
         }
         node.syncing = true;
-        let slow = if now < node.slow_until { node.slow_fsync } else { 0 };
+        let slow = if now < node.slow_until {
+            node.slow_fsync
+        } else {
+            0
+        };
         let at = now + slow + self.disk.range(200, 8 * MS);
         let upto = PersistId(u64::MAX);
         self.push_input(at, n, Input::Synced(upto));
@@ -325,14 +379,19 @@ impl World {
             while let Some((after, _)) = self.nodes[n].held.front()
                 && *after <= id
             {
-                let (_, output) = self.nodes[n].held.pop_front().expect("the front was just seen");
+                let (_, output) = self.nodes[n]
+                    .held
+                    .pop_front()
+                    .expect("the front was just seen");
                 self.effect(n, output);
                 if self.nodes[n].life != life || self.broken.is_some() {
                     return;
                 }
             }
             self.note(&[10, n as u64, id.0], || format!("n{n} durable #{}", id.0));
-            let Some(endpoint) = self.nodes[n].endpoint.as_mut() else { return };
+            let Some(endpoint) = self.nodes[n].endpoint.as_mut() else {
+                return;
+            };
             endpoint.handle_persisted(id, now);
             self.pump(n);
             if self.nodes[n].life != life {

@@ -18,7 +18,10 @@ impl World {
         let (id, conn) = (transmit.id, node.conn);
         let len = transmit.bytes.len() as u64;
         self.note(&[11, n as u64, len], || {
-            format!("n{n} -> {}", super::trace::frame(&transmit.channel, &transmit.bytes))
+            format!(
+                "n{n} -> {}",
+                super::trace::frame(&transmit.channel, &transmit.bytes)
+            )
         });
         if !self.nodes[n].up {
             self.push_input(now, n, Input::Acked(None, id, false));
@@ -47,7 +50,9 @@ impl World {
 
     /// Sends to the broker over the current connection, in order.
     pub(super) fn uplink(&mut self, n: usize, what: ToBroker) {
-        let Some(conn) = self.nodes[n].conn else { return };
+        let Some(conn) = self.nodes[n].conn else {
+            return;
+        };
         let lossy = matches!(what, ToBroker::Publish(..) | ToBroker::Subscribe(_));
         if self.now < self.nodes[n].cut_up || lossy && self.lost() {
             self.mark("sim-lost-up");
@@ -58,7 +63,15 @@ impl World {
         let at = (self.now + delay).max(node.last_up).max(node.clogged);
         node.last_up = at;
         let client = node.device_number;
-        self.push(at, Happening::AtBroker { node: n, client, conn, what });
+        self.push(
+            at,
+            Happening::AtBroker {
+                node: n,
+                client,
+                conn,
+                what,
+            },
+        );
     }
 
     fn lost(&mut self) -> bool {
@@ -66,7 +79,11 @@ impl World {
     }
 
     fn delay(&mut self) -> u64 {
-        let mean = if self.faulty { self.swarm.delay_ms } else { self.swarm.delay_ms.min(50) };
+        let mean = if self.faulty {
+            self.swarm.delay_ms
+        } else {
+            self.swarm.delay_ms.min(50)
+        };
         self.net.exponential(mean * MS).min(2_000 * MS)
     }
 
@@ -88,7 +105,16 @@ impl World {
             self.answer(n, Input::Up(conn, resumed));
             let waiting = self.brokers[b].drain(client);
             for frame in waiting {
-                self.deliver(b, &Target { client, node: n, conn }, &frame, true);
+                self.deliver(
+                    b,
+                    &Target {
+                        client,
+                        node: n,
+                        conn,
+                    },
+                    &frame,
+                    true,
+                );
             }
             if self.swarm.marks_backlog {
                 self.answer(n, Input::CaughtUp(conn));
@@ -109,7 +135,16 @@ impl World {
                 let last = self.brokers[b].subscribe(client, &channel);
                 self.answer(n, Input::Subscribed(conn, channel));
                 if let Some(frame) = last {
-                    self.deliver(b, &Target { client, node: n, conn }, &frame, false);
+                    self.deliver(
+                        b,
+                        &Target {
+                            client,
+                            node: n,
+                            conn,
+                        },
+                        &frame,
+                        false,
+                    );
                 }
             }
             ToBroker::Unsubscribe(channel) => self.brokers[b].unsubscribe(client, &channel),
@@ -130,7 +165,14 @@ impl World {
         } else {
             0
         };
-        self.push(self.now + late, Happening::Publish { broker, frame, bridged: false });
+        self.push(
+            self.now + late,
+            Happening::Publish {
+                broker,
+                frame,
+                bridged: false,
+            },
+        );
     }
 
     /// A broker takes a frame: to those who are here, to mailboxes, over the bridge.
@@ -152,10 +194,19 @@ impl World {
                 self.mark("sim-bridge-lost");
                 return;
             }
-            let at = (self.now + self.delay()).max(self.bridge_cut).max(self.bridge_last[other]);
+            let at = (self.now + self.delay())
+                .max(self.bridge_cut)
+                .max(self.bridge_last[other]);
             self.bridge_last[other] = at;
             let frame = frame.clone();
-            self.push(at, Happening::Publish { broker: other, frame, bridged: true });
+            self.push(
+                at,
+                Happening::Publish {
+                    broker: other,
+                    frame,
+                    bridged: true,
+                },
+            );
         }
     }
 
@@ -190,12 +241,21 @@ impl World {
         if self.faulty && live && self.net.chance(self.swarm.late_dup) {
             let at = self.now + self.net.range(2_000, 120_000) * MS;
             let (client, frame) = (target.client, frame.clone());
-            self.push(at, Happening::LateCopy { broker, client, frame });
+            self.push(
+                at,
+                Happening::LateCopy {
+                    broker,
+                    client,
+                    frame,
+                },
+            );
         }
     }
 
     pub(super) fn late_copy(&mut self, broker: usize, client: u64, frame: &Rc<Frame>) {
-        let Some(session) = self.brokers[broker].sessions.get(&client) else { return };
+        let Some(session) = self.brokers[broker].sessions.get(&client) else {
+            return;
+        };
         if let Some(conn) = session.conn {
             let node = session.node;
             self.push_input(self.now, node, Input::Frame(conn, frame.clone(), true));
@@ -211,7 +271,9 @@ impl World {
         let delay = self.delay();
         let node = &mut self.nodes[n];
         let place = node.last_down.len() - 1;
-        let at = (self.now + delay).max(node.clogged).max(node.last_down[place]);
+        let at = (self.now + delay)
+            .max(node.clogged)
+            .max(node.last_down[place]);
         node.last_down[place] = at;
         self.push_input(at, n, input);
     }
@@ -224,7 +286,12 @@ impl World {
         self.push_input(client_notices, n, Input::Down(conn, DownReason::Lost));
         self.push(
             broker_notices,
-            Happening::AtBroker { node: n, client, conn, what: ToBroker::Broken },
+            Happening::AtBroker {
+                node: n,
+                client,
+                conn,
+                what: ToBroker::Broken,
+            },
         );
     }
 

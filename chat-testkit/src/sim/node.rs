@@ -12,82 +12,82 @@ use super::event::Input;
 
 /// A device and everything around it.
 #[derive(Debug)]
-pub struct Node {
+pub(crate) struct Node {
     /// Its place in the world.
-    pub index: usize,
+    pub(crate) index: usize,
     /// The user's number.
-    pub user_index: usize,
+    pub(crate) user_index: usize,
     /// The user.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// Numbers devices over the whole run; a lost disk means a new one.
-    pub device_number: u64,
+    pub(crate) device_number: u64,
     /// The device.
-    pub device: DeviceId,
+    pub(crate) device: DeviceId,
     /// The broker it uses.
-    pub broker: usize,
+    pub(crate) broker: usize,
     /// The running process.
-    pub endpoint: Option<Endpoint>,
+    pub(crate) endpoint: Option<Endpoint>,
     /// Counts processes: what was meant for an earlier one is dropped.
-    pub life: u64,
+    pub(crate) life: u64,
     /// It never comes back.
-    pub killed: bool,
+    pub(crate) killed: bool,
     /// Its disk was lost once: the directory names its device.
-    pub replaced: bool,
+    pub(crate) replaced: bool,
     /// The application wants to be online.
-    pub wanted: bool,
+    pub(crate) wanted: bool,
     /// The latest message it sent.
-    pub last_sent: Option<MessageId>,
+    pub(crate) last_sent: Option<MessageId>,
     /// Its clocks.
-    pub clock: NodeClock,
+    pub(crate) clock: NodeClock,
     /// Its disk.
-    pub disk: Disk,
+    pub(crate) disk: Disk,
     /// A backup of the disk.
-    pub backup: Option<Rows>,
+    pub(crate) backup: Option<Rows>,
     /// The highest batch known to be durable in this life.
-    pub durable: Option<PersistId>,
+    pub(crate) durable: Option<PersistId>,
     /// Outputs that wait for a batch.
-    pub held: VecDeque<(PersistId, Output)>,
+    pub(crate) held: VecDeque<(PersistId, Output)>,
     /// An fsync is under way.
-    pub syncing: bool,
+    pub(crate) syncing: bool,
     /// Fsyncs take this long (µs) until `slow_until`.
-    pub slow_fsync: u64,
+    pub(crate) slow_fsync: u64,
     /// See `slow_fsync`.
-    pub slow_until: u64,
+    pub(crate) slow_until: u64,
     /// The next fsync fails; start again after this many ms.
-    pub fail_fsync: Option<u64>,
+    pub(crate) fail_fsync: Option<u64>,
     /// Crash after so many effects, start again after so many ms.
-    pub crash_in: Option<(u32, u64)>,
+    pub(crate) crash_in: Option<(u32, u64)>,
     /// When the endpoint wants to be called (true time).
-    pub wake_at: u64,
+    pub(crate) wake_at: u64,
     /// The current connection or attempt.
-    pub conn: Option<u64>,
+    pub(crate) conn: Option<u64>,
     /// That connection is up.
-    pub up: bool,
+    pub(crate) up: bool,
     /// Numbers connections.
-    pub next_conn: u64,
+    pub(crate) next_conn: u64,
     /// Stands still until then.
-    pub paused_until: u64,
+    pub(crate) paused_until: u64,
     /// What came while it stood still.
-    pub backlog: VecDeque<Input>,
+    pub(crate) backlog: VecDeque<Input>,
     /// Frames from it are lost until then.
-    pub cut_up: u64,
+    pub(crate) cut_up: u64,
     /// Frames to it are lost until then.
-    pub cut_down: u64,
+    pub(crate) cut_down: u64,
     /// Frames wait until then.
-    pub clogged: u64,
+    pub(crate) clogged: u64,
     /// Uplink order.
-    pub last_up: u64,
+    pub(crate) last_up: u64,
     /// Downlink order, per publisher.
-    pub last_down: Vec<u64>,
+    pub(crate) last_down: Vec<u64>,
     /// Wakes in the current second, to find hot loops.
-    pub wakes: (u64, u32),
+    pub(crate) wakes: (u64, u32),
     /// Outputs since the last input.
-    pub burst: u32,
+    pub(crate) burst: u32,
 }
 
 impl Node {
     /// A device that never ran.
-    pub fn new(
+    pub(crate) fn new(
         index: usize,
         user_index: usize,
         user: UserId,
@@ -135,7 +135,7 @@ impl Node {
     }
 
     /// Clears everything that dies with the process.
-    pub fn clear_process(&mut self) {
+    pub(crate) fn clear_process(&mut self) {
         self.endpoint = None;
         self.life += 1;
         self.durable = None;

@@ -1,8 +1,8 @@
 //! Operations of the script: faults and workload, and the end of all faults.
 
+use chat_core::content::Content;
 use chat_core::delivery::SendError;
 use chat_core::id::{ConvId, DeviceId, GroupName, MessageId, TxnId, UserId};
-use chat_core::content::Content;
 use chat_core::link::LinkState;
 use chat_core::presence::Status;
 use chat_core::session::SessionState;
@@ -19,7 +19,11 @@ impl World {
         self.note(&[13, index as u64], || format!("-- {op:?}"));
         let now = self.now;
         match op {
-            Op::Crash { node, effects, down } => {
+            Op::Crash {
+                node,
+                effects,
+                down,
+            } => {
                 self.nodes[node].crash_in = Some((effects, down));
             }
             Op::Kill { node } => {
@@ -61,7 +65,11 @@ impl World {
             Op::StepWall { node, by } => {
                 self.nodes[node].clock.step(by);
                 let wall = self.nodes[node].clock.wall(now);
-                self.command(node, |endpoint, now| endpoint.handle_wall(wall, now), |_, ()| {});
+                self.command(
+                    node,
+                    |endpoint, now| endpoint.handle_wall(wall, now),
+                    |_, ()| {},
+                );
             }
             Op::Cut { node, up, down, ms } => {
                 let until = now + ms * MS;
@@ -125,7 +133,10 @@ impl World {
                 self.resume(n);
             }
             let offline = self.nodes[n].endpoint.as_ref().is_some_and(|endpoint| {
-                matches!(endpoint.link(), LinkState::Closed | LinkState::Failed { .. })
+                matches!(
+                    endpoint.link(),
+                    LinkState::Closed | LinkState::Failed { .. }
+                )
             });
             if offline {
                 self.connect(n);
@@ -157,7 +168,9 @@ impl World {
             Op::Request { node, user } => self.request(node, &self.user(user)),
             Op::Cancel { node, user } => {
                 let peer = self.user(user);
-                let Some(endpoint) = &self.nodes[node].endpoint else { return };
+                let Some(endpoint) = &self.nodes[node].endpoint else {
+                    return;
+                };
                 if let SessionState::Inviting { invite } = endpoint.session(&peer) {
                     self.command(
                         node,
@@ -201,11 +214,14 @@ impl World {
             Op::Send { node, user } => {
                 let peer = self.user(user);
                 let conv = ConvId::between(&self.nodes[node].user, &peer);
-                let Some(endpoint) = &self.nodes[node].endpoint else { return };
+                let Some(endpoint) = &self.nodes[node].endpoint else {
+                    return;
+                };
                 let to = match endpoint.session(&peer) {
-                    SessionState::Active { devices, .. } => {
-                        devices.into_iter().map(|device| (peer.clone(), device)).collect()
-                    }
+                    SessionState::Active { devices, .. } => devices
+                        .into_iter()
+                        .map(|device| (peer.clone(), device))
+                        .collect(),
                     _ => Vec::new(),
                 };
                 let open = self.send(node, conv, to);
@@ -226,7 +242,11 @@ impl World {
                     2 => Status::Away,
                     _ => Status::DoNotDisturb,
                 };
-                self.command(node, |e, now| e.set_presence(status, "here", now), |_, ()| {});
+                self.command(
+                    node,
+                    |e, now| e.set_presence(status, "here", now),
+                    |_, ()| {},
+                );
             }
             _ => self.group_work(op),
         }
@@ -238,7 +258,13 @@ impl World {
             |endpoint, now| endpoint.request(peer, "hello", now),
             |world, result| {
                 if let Ok(invite) = *result {
-                    world.act(node, &Act::Request { peer: peer.clone(), invite });
+                    world.act(
+                        node,
+                        &Act::Request {
+                            peer: peer.clone(),
+                            invite,
+                        },
+                    );
                 }
             },
         );
@@ -260,15 +286,26 @@ impl World {
             |world, result| match result {
                 Ok(id) => {
                     sent = Some(*id);
-                    world.act(n, &Act::Send { conv, id: *id, body, to });
+                    world.act(
+                        n,
+                        &Act::Send {
+                            conv,
+                            id: *id,
+                            body,
+                            to,
+                        },
+                    );
                 }
                 Err(SendError::Full { .. }) => world.mark("sim-outbox-full"),
                 Err(_) => {}
             },
         );
         if let (Some(id), Some(content)) = (sent, again) {
-            let repeated =
-                self.command(n, |endpoint, now| endpoint.send(conv, txn, content, now), |_, _| {});
+            let repeated = self.command(
+                n,
+                |endpoint, now| endpoint.send(conv, txn, content, now),
+                |_, _| {},
+            );
             if let Some(repeated) = repeated
                 && repeated.as_ref() != Ok(&id)
             {
@@ -281,7 +318,9 @@ impl World {
     }
 
     fn cancel_send(&mut self, n: usize) {
-        let Some(id) = self.nodes[n].last_sent else { return };
+        let Some(id) = self.nodes[n].last_sent else {
+            return;
+        };
         self.command(
             n,
             |endpoint, now| endpoint.cancel_send(&id, now),
@@ -294,7 +333,9 @@ impl World {
     }
 
     fn send_group(&mut self, n: usize) {
-        let (Some(group), Some(endpoint)) = (self.group, &self.nodes[n].endpoint) else { return };
+        let (Some(group), Some(endpoint)) = (self.group, &self.nodes[n].endpoint) else {
+            return;
+        };
         let me = self.nodes[n].device;
         let to = endpoint.group(group).map_or(Vec::new(), |view| {
             let others = view.roster.into_iter().filter(|member| member.device != me);
@@ -332,11 +373,18 @@ impl World {
             }
             Op::Kick { node, user } => {
                 let user = self.user(user);
-                let act = Act::Kick { group, user: user.clone() };
-                self.group_act(node, act, |e, now| e.kick(group, &user, "spam", now).is_ok());
+                let act = Act::Kick {
+                    group,
+                    user: user.clone(),
+                };
+                self.group_act(node, act, |e, now| {
+                    e.kick(group, &user, "spam", now).is_ok()
+                });
             }
             Op::Leave { node } => {
-                self.group_act(node, Act::Leave { group }, |e, now| e.leave(group, now).is_ok());
+                self.group_act(node, Act::Leave { group }, |e, now| {
+                    e.leave(group, now).is_ok()
+                });
             }
             Op::HandOver { node, user } => {
                 let user = self.user(user);

@@ -27,7 +27,11 @@ pub struct Caught {
 }
 
 const fn bug(name: &'static str, suite: Suite, budget: u64) -> Bug {
-    Bug { name, suite, budget }
+    Bug {
+        name,
+        suite,
+        budget,
+    }
 }
 
 /// All planted bugs.

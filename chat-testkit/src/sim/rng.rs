@@ -15,7 +15,7 @@ impl Draw {
     }
 
     /// A `u64`.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,7 +25,7 @@ impl Draw {
 
     /// A value in `0..bound`, zero when `bound` is zero.
     pub fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+        ((u128::from(self.draw()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A value in `low..=high`.
@@ -52,7 +52,7 @@ impl Draw {
     /// of a geometric number of halves, in integers so that every machine agrees.
     pub fn exponential(&mut self, mean: u64) -> u64 {
         // -ln(u) for u = (r + 1) / 2^64, as leading zeros (times ln 2) plus a linear part.
-        let r = self.next();
+        let r = self.draw();
         let zeros = u64::from(r.leading_zeros());
         let fraction = (r << (zeros + 1).min(63)) >> 54;
         let log2 = (zeros << 10) + (1_024 - fraction.min(1_024));
@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn subsystems_are_independent() {
-        assert_ne!(Draw::new(1, "net").next(), Draw::new(1, "disk").next());
-        assert_eq!(Draw::new(1, "net").next(), Draw::new(1, "net").next());
+        assert_ne!(Draw::new(1, "net").draw(), Draw::new(1, "disk").draw());
+        assert_eq!(Draw::new(1, "net").draw(), Draw::new(1, "net").draw());
         assert!((0..100).all(|_| Draw::new(9, "r").range(3, 5) <= 5));
     }
 }

@@ -9,7 +9,11 @@ use super::swarm::{Suite, Swarm};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// The process dies after `effects` more effects and starts again after `down`.
-    Crash { node: usize, effects: u32, down: u64 },
+    Crash {
+        node: usize,
+        effects: u32,
+        down: u64,
+    },
     /// The process dies and never comes back.
     Kill { node: usize },
     /// The process stands still; its input queues.
@@ -27,13 +31,22 @@ pub enum Op {
     /// The wall clock steps.
     StepWall { node: usize, by: i64 },
     /// Frames from (`up`) or to (`down`) the node are lost.
-    Cut { node: usize, up: bool, down: bool, ms: u64 },
+    Cut {
+        node: usize,
+        up: bool,
+        down: bool,
+        ms: u64,
+    },
     /// Frames from and to the node wait.
     Clog { node: usize, ms: u64 },
     /// The connection breaks.
     Drop { node: usize },
     /// The broker is away, and forgets everything unless `memory`.
-    BrokerDown { broker: usize, ms: u64, memory: bool },
+    BrokerDown {
+        broker: usize,
+        ms: u64,
+        memory: bool,
+    },
     /// The bridge between the brokers is cut.
     CutBridge { ms: u64 },
     /// A frame that was seen is sent again to a node: mutated, moved or as it was.
@@ -126,10 +139,12 @@ fn faults(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
             }
         }
     };
-    each(swarm.crashes * nodes as u32, draw, &mut |draw, node| Op::Crash {
-        node,
-        effects: draw.below(30) as u32,
-        down: draw.range(1, 4_000 * unit),
+    each(swarm.crashes * nodes as u32, draw, &mut |draw, node| {
+        Op::Crash {
+            node,
+            effects: draw.below(30) as u32,
+            down: draw.range(1, 4_000 * unit),
+        }
     });
     each(swarm.kills, draw, &mut |_, node| Op::Kill { node });
     each(swarm.pauses, draw, &mut |draw, node| Op::Pause {
@@ -146,11 +161,18 @@ fn faults(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
     });
     each(swarm.bad_disks, draw, &mut |draw, node| {
         if draw.chance(400) {
-            Op::FailFsync { node, down: draw.range(100, 5_000) }
+            Op::FailFsync {
+                node,
+                down: draw.range(100, 5_000),
+            }
         } else {
             // A full disk is one whose fsync takes as long as it is full.
             let ms = draw.range(500, 8_000 * unit);
-            Op::SlowDisk { node, fsync: draw.pick(&[30, 300, ms]), ms }
+            Op::SlowDisk {
+                node,
+                fsync: draw.pick(&[30, 300, ms]),
+                ms,
+            }
         }
     });
     each(swarm.wall_steps, draw, &mut |draw, node| Op::StepWall {
@@ -159,22 +181,32 @@ fn faults(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
     });
     each(swarm.cuts, draw, &mut |draw, node| {
         let (up, down) = draw.pick(&[(true, true), (true, false), (false, true)]);
-        Op::Cut { node, up, down, ms: draw.range(300, 12_000 * unit) }
+        Op::Cut {
+            node,
+            up,
+            down,
+            ms: draw.range(300, 12_000 * unit),
+        }
     });
     each(swarm.clogs, draw, &mut |draw, node| Op::Clog {
         node,
         ms: draw.range(300, 6_000 * unit),
     });
     each(swarm.drops, draw, &mut |_, node| Op::Drop { node });
-    each(swarm.broker_restarts, draw, &mut |draw, node| Op::BrokerDown {
-        broker: swarm.brokers[node],
-        ms: draw.range(100, 6_000 * unit),
-        memory: !swarm.amnesia,
+    each(swarm.broker_restarts, draw, &mut |draw, node| {
+        Op::BrokerDown {
+            broker: swarm.brokers[node],
+            ms: draw.range(100, 6_000 * unit),
+            memory: !swarm.amnesia,
+        }
     });
     each(swarm.bridge_cuts, draw, &mut |draw, _| Op::CutBridge {
         ms: draw.range(1_000, 20_000 * unit),
     });
-    each(swarm.forgeries, draw, &mut |draw, node| Op::Forge { node, pick: draw.next() });
+    each(swarm.forgeries, draw, &mut |draw, node| Op::Forge {
+        node,
+        pick: draw.draw(),
+    });
 }
 
 fn work(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
@@ -184,7 +216,11 @@ fn work(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
         let at = draw.range(1_000, swarm.safety_ms);
         let node = draw.index(nodes);
         let user = draw.index(users);
-        let other = if user == swarm.users[node] { (user + 1) % users } else { user };
+        let other = if user == swarm.users[node] {
+            (user + 1) % users
+        } else {
+            user
+        };
         let op = match swarm.suite {
             Suite::Delivery => delivery(swarm, draw, node, other),
             Suite::Sessions => session(swarm, draw, node, other),
@@ -199,7 +235,10 @@ fn delivery(swarm: &Swarm, draw: &mut Draw, node: usize, user: usize) -> Op {
     let grouped = swarm.users.len() > 2;
     match draw.below(100) {
         0..10 if swarm.cancels => Op::CancelSend { node },
-        10..14 => Op::Disconnect { node, away: draw.range(100, 20_000) },
+        10..14 => Op::Disconnect {
+            node,
+            away: draw.range(100, 20_000),
+        },
         14..18 => Op::Typing { node, user },
         18..60 if grouped => Op::SendGroup { node },
         // Sessions are with the first user: somebody else's peer is the first.
@@ -214,7 +253,10 @@ fn session(swarm: &Swarm, draw: &mut Draw, node: usize, user: usize) -> Op {
         14..26 if swarm.feature(2) => Op::Close { node, user },
         26..34 if swarm.feature(3) => Op::Block { node, user },
         34..38 if swarm.feature(3) => Op::Unblock { node, user },
-        38..44 => Op::Disconnect { node, away: draw.range(100, 20_000) },
+        38..44 => Op::Disconnect {
+            node,
+            away: draw.range(100, 20_000),
+        },
         44..60 => Op::Send { node, user },
         _ => Op::Request { node, user },
     }
@@ -222,8 +264,14 @@ fn session(swarm: &Swarm, draw: &mut Draw, node: usize, user: usize) -> Op {
 
 fn presence(draw: &mut Draw, node: usize) -> Op {
     match draw.below(100) {
-        0..40 => Op::Status { node, status: draw.below(4) as u8 },
-        40..70 => Op::Disconnect { node, away: draw.range(100, 60_000) },
+        0..40 => Op::Status {
+            node,
+            status: draw.below(4) as u8,
+        },
+        40..70 => Op::Disconnect {
+            node,
+            away: draw.range(100, 60_000),
+        },
         _ => Op::Drop { node },
     }
 }
@@ -235,7 +283,10 @@ fn group(swarm: &Swarm, draw: &mut Draw, node: usize, user: usize) -> Op {
         24..36 if swarm.feature(3) => Op::HandOver { node, user },
         36..42 if swarm.feature(4) => Op::Withdraw { node },
         42..48 => Op::Rename { node },
-        48..54 => Op::Disconnect { node, away: draw.range(100, 30_000) },
+        48..54 => Op::Disconnect {
+            node,
+            away: draw.range(100, 30_000),
+        },
         54..75 => Op::SendGroup { node },
         _ => Op::Join { node },
     }

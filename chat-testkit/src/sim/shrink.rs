@@ -17,7 +17,12 @@ pub fn shrink(
     let mut breaks = |script: &Script| {
         runs += 1;
         let outcome = run_script(swarm.clone(), seed, script.clone(), false);
-        (runs <= budget, outcome.violation.is_some_and(|violation| violation.rule == rule))
+        (
+            runs <= budget,
+            outcome
+                .violation
+                .is_some_and(|violation| violation.rule == rule),
+        )
     };
     let mut chunk = best.len().div_ceil(2).max(1);
     loop {

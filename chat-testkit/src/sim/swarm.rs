@@ -129,15 +129,19 @@ impl Swarm {
         if suite == Suite::Sessions && count >= 4 || suite == Suite::Presence && count == 4 {
             // The last nodes are more devices of the first user.
             let devices = draw.pick(&[1, 2, 3]);
-            for node in count + 1 - devices..count {
-                users[node] = 0;
-            }
+            users[count + 1 - devices..].fill(0);
         }
         let two_brokers = draw.chance(250);
         let brokers = (0..count)
             .map(|_| usize::from(two_brokers) & draw.index(2))
             .collect();
-        let mut some = |choices: &[u32]| if draw.chance(500) { draw.pick(choices) } else { 0 };
+        let mut some = |choices: &[u32]| {
+            if draw.chance(500) {
+                draw.pick(choices)
+            } else {
+                0
+            }
+        };
         let (loss, dup, late_dup) = (some(&[5, 50, 200]), some(&[10, 100, 300]), some(&[5, 50]));
         let (crashes, kills, pauses) = (some(&[1, 3, 8]), some(&[1, 1, 2]), some(&[1, 3]));
         let (mut rollbacks, mut lost_disks) = (some(&[1, 2]), some(&[1]));
@@ -197,7 +201,7 @@ impl Swarm {
             cancels: draw.chance(500),
             small_outbox: draw.chance(200),
             work,
-            features: draw.next() as u32,
+            features: draw.draw() as u32,
         }
     }
 
@@ -208,7 +212,11 @@ impl Swarm {
 
     /// The core's settings.
     pub fn config(&self) -> Config {
-        let mut config = if self.lan { Config::lan() } else { Config::default() };
+        let mut config = if self.lan {
+            Config::lan()
+        } else {
+            Config::default()
+        };
         if self.short_ttl {
             config.delivery.content_ttl = Duration::from_secs(if self.lan { 8 } else { 40 });
         }

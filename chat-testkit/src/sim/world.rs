@@ -23,15 +23,15 @@ use super::swarm::Swarm;
 use crate::oracle::{At, Oracles, Seen, Settled, Verdict, View, Violation};
 
 /// One millisecond in µs of true time.
-pub const MS: u64 = 1_000;
+pub(crate) const MS: u64 = 1_000;
 /// How often the oracles look at every node.
 const PROBE: u64 = 2_500 * MS;
 
 /// A simulated world.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     /// True time, µs.
-    pub now: u64,
+    pub(crate) now: u64,
     pub(super) seed: u64,
     pub(super) swarm: Swarm,
     pub(super) config: Config,
@@ -61,27 +61,49 @@ pub struct World {
     pub(super) settled: Option<Settled>,
     unsettled: Option<Violation>,
     /// Events handled.
-    pub steps: u64,
+    pub(crate) steps: u64,
     /// Digest of everything that happened.
-    pub digest: u64,
+    pub(crate) digest: u64,
     trace: Option<String>,
 }
 
 impl World {
     /// A world at its beginning.
-    pub fn new(seed: u64, swarm: Swarm, script: Script, traced: bool) -> Self {
+    pub(crate) fn new(seed: u64, swarm: Swarm, script: Script, traced: bool) -> Self {
         let ledger = Arc::new(Ledger::default());
         let mut clocks = Draw::new(seed, "clocks");
         let count = swarm.users.len();
-        let nodes = swarm.users.iter().zip(&swarm.brokers).enumerate().map(|(index, (user, broker))| {
-            let rate = if swarm.skewed { clocks.range(970_000, 1_030_000) } else { 1_000_000 };
-            let skew = clocks.below(4_000) as i64 - 2_000;
-            let name = UserId::new(&format!("user{user}")).expect("a plain name");
-            Node::new(index, *user, name, *broker, NodeClock::new(rate, skew), count)
-        });
+        let nodes =
+            swarm
+                .users
+                .iter()
+                .zip(&swarm.brokers)
+                .enumerate()
+                .map(|(index, (user, broker))| {
+                    let rate = if swarm.skewed {
+                        clocks.range(970_000, 1_030_000)
+                    } else {
+                        1_000_000
+                    };
+                    let skew = clocks.below(4_000) as i64 - 2_000;
+                    let name = UserId::new(&format!("user{user}")).expect("a plain name");
+                    Node::new(
+                        index,
+                        *user,
+                        name,
+                        *broker,
+                        NodeClock::new(rate, skew),
+                        count,
+                    )
+                });
         let brokers = 1 + usize::from(swarm.brokers.contains(&1));
         let broker = |_| {
-            Broker::new(swarm.mailboxes, swarm.mailbox_cap, swarm.retains, swarm.dedups)
+            Broker::new(
+                swarm.mailboxes,
+                swarm.mailbox_cap,
+                swarm.retains,
+                swarm.dedups,
+            )
         };
         let mut world = Self {
             now: 0,
@@ -128,7 +150,7 @@ impl World {
     }
 
     /// Runs to its end: converged, exempt, or broken.
-    pub fn run(&mut self, bound_ms: u64) {
+    pub(crate) fn run(&mut self, bound_ms: u64) {
         let end = (self.swarm.safety_ms + bound_ms) * MS;
         while self.broken.is_none() && self.settled.is_none() {
             let Some(next) = self.heap.pop() else { break };
@@ -147,18 +169,31 @@ impl World {
     }
 
     /// The readable trace so far.
-    pub fn take_trace(&mut self) -> String {
+    pub(crate) fn take_trace(&mut self) -> String {
         self.trace.take().unwrap_or_default()
     }
 
     fn handle(&mut self, what: Happening) {
         match what {
             Happening::Input { node, life, input } => self.input(node, life, input),
-            Happening::AtBroker { node, client, conn, what } => {
+            Happening::AtBroker {
+                node,
+                client,
+                conn,
+                what,
+            } => {
                 self.at_broker(node, client, conn, what);
             }
-            Happening::Publish { broker, frame, bridged } => self.publish(broker, &frame, bridged),
-            Happening::LateCopy { broker, client, frame } => self.late_copy(broker, client, &frame),
+            Happening::Publish {
+                broker,
+                frame,
+                bridged,
+            } => self.publish(broker, &frame, bridged),
+            Happening::LateCopy {
+                broker,
+                client,
+                frame,
+            } => self.late_copy(broker, client, &frame),
             Happening::Op(index) => self.op(index),
             Happening::Start { node, life } => {
                 if self.nodes[node].life == life && self.nodes[node].endpoint.is_none() {
@@ -174,7 +209,11 @@ impl World {
 
     pub(super) fn push(&mut self, at: u64, what: Happening) {
         self.sequence += 1;
-        self.heap.push(Timed { at: at.max(self.now), sequence: self.sequence, what });
+        self.heap.push(Timed {
+            at: at.max(self.now),
+            sequence: self.sequence,
+            what,
+        });
     }
 
     pub(super) fn push_input(&mut self, at: u64, node: usize, input: Input) {
@@ -207,7 +246,9 @@ impl World {
     /// Folds `parts` into the digest and, when traced, writes a line.
     pub(super) fn note(&mut self, parts: &[u64], line: impl FnOnce() -> String) {
         for part in [&[self.now][..], parts].into_iter().flatten() {
-            self.digest = (self.digest ^ part).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
+            self.digest = (self.digest ^ part)
+                .wrapping_mul(0x0100_0000_01b3)
+                .rotate_left(17);
         }
         if let Some(trace) = &mut self.trace {
             let (s, us) = (self.now / 1_000_000, self.now % 1_000_000);
