@@ -1,0 +1,168 @@
+//! What chats and rooms have in common: messages.
+
+use chat_core::content::Content;
+use chat_core::delivery::{Ack, SortKey};
+use chat_core::id::{ConvId, MessageId, TxnId};
+use tokio::sync::watch;
+
+use super::{Client, ClientError, Failed, SendError, TimelineBuilder};
+use crate::driver::Progress;
+
+/// A conversation: of two ([`Chat`](super::Chat)) or a group ([`Room`](super::Room)).
+#[derive(Clone, Debug)]
+pub struct Conversation {
+    client: Client,
+    conv: ConvId,
+}
+
+impl Conversation {
+    pub(super) fn new(client: Client, conv: ConvId) -> Self {
+        Self { client, conv }
+    }
+
+    /// The client it belongs to.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Its id.
+    pub fn id(&self) -> ConvId {
+        self.conv
+    }
+
+    /// Sends a message; returns once it is durable here: from then on it arrives, or ends in a
+    /// named state, also across restarts.
+    ///
+    /// # Errors
+    /// [`SendError`] hands the content back when it was refused.
+    ///
+    /// # Cancel safety
+    /// The message may or may not have been taken. To try again without sending twice, use
+    /// [`Self::send_with`].
+    pub async fn send(&self, content: impl Into<Content> + Send) -> Result<Sent, SendError> {
+        self.send_with(self.client.txn(), content).await
+    }
+
+    /// As [`Self::send`], under the caller's own id: the same id with the same content again gives
+    /// the same message.
+    ///
+    /// # Errors
+    /// [`SendError`] hands the content back when it was refused.
+    ///
+    /// # Cancel safety
+    /// The message may or may not have been taken; sending again with the same id takes it once.
+    pub async fn send_with(
+        &self,
+        txn: TxnId,
+        content: impl Into<Content> + Send,
+    ) -> Result<Sent, SendError> {
+        let (conv, content) = (self.conv, content.into());
+        let (id, progress) = self
+            .client
+            .attempt(move |desk, now| {
+                let id = desk.endpoint.send(conv, txn, content, now)?;
+                Ok((id, desk.board.follow(id)))
+            })
+            .await?;
+        Ok(Sent {
+            client: self.client.clone(),
+            id,
+            progress,
+        })
+    }
+
+    /// The user types, or stopped.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// The call may or may not take effect; repeating it is harmless.
+    pub async fn typing(&self, active: bool) -> Result<(), ClientError> {
+        let conv = self.conv;
+        self.client
+            .ask(move |desk, now| desk.endpoint.set_typing(conv, active, now))
+            .await
+    }
+
+    /// The user has seen everything up to `up_to`; moves forward only.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// The call may or may not take effect; repeating it is harmless.
+    pub async fn mark_read(&self, up_to: SortKey) -> Result<(), ClientError> {
+        let conv = self.conv;
+        self.client
+            .change(move |desk, now| desk.endpoint.mark_read(conv, up_to, now))
+            .await
+    }
+
+    /// The application is done with everything up to `pos` of this conversation's inbox: it is not
+    /// told again after a restart. Only needed with manual acknowledgement.
+    pub fn acknowledge(&self, pos: u64) {
+        self.client.0.done.post(self.conv, pos);
+    }
+
+    /// History and live messages, in display order.
+    pub fn timeline(&self) -> TimelineBuilder {
+        TimelineBuilder::new(self.clone())
+    }
+}
+
+/// A message of ours that is durable.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    client: Client,
+    id: MessageId,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Sent {
+    /// Its id.
+    pub fn id(&self) -> MessageId {
+        self.id
+    }
+
+    /// How far it got, as known now.
+    pub fn ack(&self) -> Ack {
+        self.progress.borrow().ack
+    }
+
+    /// Waits until it got as far as `ack`. `Displayed` may never come: people may not share what
+    /// they read.
+    ///
+    /// # Errors
+    /// [`Failed`] when it will not get there.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn until(&self, ack: Ack) -> Result<(), Failed> {
+        let mut progress = self.progress.clone();
+        let reached = progress
+            .wait_for(|progress| progress.failed.is_some() || progress.ack >= ack)
+            .await;
+        let Ok(reached) = reached else {
+            return Err(self.client.fate().into());
+        };
+        match &reached.failed {
+            Some(why) if reached.ack < ack => Err(Failed::Message(why.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes it back if it never left; false when it is too late.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// The call may or may not take effect; [`Self::until`] tells.
+    pub async fn cancel(&self) -> Result<bool, ClientError> {
+        let id = self.id;
+        self.client
+            .change(move |desk, now| desk.endpoint.cancel_send(&id, now))
+            .await
+    }
+}

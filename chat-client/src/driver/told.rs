@@ -1,0 +1,329 @@
+//! Who is told what: event streams, timelines, and calls that wait for an event.
+//!
+//! What must not be lost (messages, requests, changes of sessions and groups) is kept for a stream
+//! that is full, and the driver receives nothing more until it was read: the sender's window
+//! closes and memory stays flat. What can be asked for again (presence, typing, receipts, the
+//! connection) is left out then, and the stream is told how much it missed.
+
+use core::task::{Context, Poll};
+use std::collections::{BTreeMap, VecDeque};
+
+use chat_core::Event;
+use chat_core::delivery::{Ack, DeliveryEvent, FailReason, SortKey};
+use chat_core::group::GroupEvent;
+use chat_core::id::{ConvId, GroupId, MessageId, UserId};
+use chat_core::link::LinkState;
+use chat_core::session::{CloseReason, SessionEvent};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::slot::Slot;
+
+/// Events that wait in one stream, and for the first stream before there is one.
+pub(crate) const STREAM: usize = 1_024;
+/// Places of new rows that wait in one timeline; beyond it the timeline is told that it lagged.
+pub(crate) const FEED: usize = 1_024;
+/// Messages of ours whose progress is remembered for whoever asks.
+const MAX_PROGRESS: usize = 4_096;
+
+/// What an event stream carries.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are events, and queued by value"
+)]
+pub(crate) enum Told {
+    Event(Event),
+    /// So many were left out.
+    Missed(u64),
+}
+
+/// What a timeline is told.
+#[derive(Debug)]
+pub(crate) enum Fed {
+    /// A row appeared here.
+    Row(SortKey),
+    /// Some places were left out.
+    Lagged,
+}
+
+/// How far a message of ours got.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    pub(crate) ack: Ack,
+    pub(crate) failed: Option<FailReason>,
+}
+
+/// How a join request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum JoinEnd {
+    Joined,
+    Denied { reason: String },
+    Expired,
+    Removed { by: UserId, reason: String },
+}
+
+pub(crate) type ChatWaiter = oneshot::Sender<Result<ConvId, CloseReason>>;
+pub(crate) type JoinWaiter = oneshot::Sender<JoinEnd>;
+
+#[derive(Debug)]
+struct Stream {
+    slot: Slot<Told>,
+    held: VecDeque<Event>,
+    missed: u64,
+}
+
+#[derive(Debug)]
+struct Feed {
+    queue: mpsc::Sender<Fed>,
+    lagged: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Board {
+    streams: Vec<Stream>,
+    /// What came before the first stream was opened.
+    early: VecDeque<Event>,
+    early_missed: u64,
+    opened: bool,
+    feeds: BTreeMap<ConvId, Vec<Feed>>,
+    progress: BTreeMap<MessageId, watch::Sender<Progress>>,
+    progress_order: VecDeque<MessageId>,
+    chats: BTreeMap<UserId, Vec<ChatWaiter>>,
+    joins: BTreeMap<GroupId, Vec<JoinWaiter>>,
+    link: watch::Sender<LinkState>,
+}
+
+impl Board {
+    pub(crate) fn new(link: watch::Sender<LinkState>) -> Self {
+        Self {
+            streams: Vec::new(),
+            early: VecDeque::new(),
+            early_missed: 0,
+            opened: false,
+            feeds: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            progress_order: VecDeque::new(),
+            chats: BTreeMap::new(),
+            joins: BTreeMap::new(),
+            link,
+        }
+    }
+
+    /// A new event stream; the first one gets what was told before it.
+    pub(crate) fn open_stream(&mut self) -> mpsc::Receiver<Told> {
+        let (sender, receiver) = mpsc::channel(STREAM);
+        self.opened = true;
+        self.streams.push(Stream {
+            slot: Slot::new(sender),
+            held: core::mem::take(&mut self.early),
+            missed: core::mem::take(&mut self.early_missed),
+        });
+        receiver
+    }
+
+    /// The places of new rows of `conv`, from now on.
+    pub(crate) fn open_feed(&mut self, conv: ConvId) -> mpsc::Receiver<Fed> {
+        let (queue, receiver) = mpsc::channel(FEED);
+        let feeds = self.feeds.entry(conv).or_default();
+        feeds.retain(|feed| !feed.queue.is_closed());
+        feeds.push(Feed {
+            queue,
+            lagged: false,
+        });
+        receiver
+    }
+
+    /// Follows a message of ours.
+    pub(crate) fn follow(&mut self, id: MessageId) -> watch::Receiver<Progress> {
+        if let Some(progress) = self.progress.get(&id) {
+            return progress.subscribe();
+        }
+        if self.progress_order.len() == MAX_PROGRESS
+            && let Some(oldest) = self.progress_order.pop_front()
+        {
+            self.progress.remove(&oldest);
+        }
+        let (sender, receiver) = watch::channel(Progress {
+            ack: Ack::Queued,
+            failed: None,
+        });
+        self.progress.insert(id, sender);
+        self.progress_order.push_back(id);
+        receiver
+    }
+
+    pub(crate) fn await_chat(&mut self, peer: UserId, waiter: ChatWaiter) {
+        let waiters = self.chats.entry(peer).or_default();
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(waiter);
+    }
+
+    pub(crate) fn await_join(&mut self, group: GroupId, waiter: JoinWaiter) {
+        let waiters = self.joins.entry(group).or_default();
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(waiter);
+    }
+
+    /// False while a stream is full: nothing more may be received.
+    pub(crate) fn has_room(&self) -> bool {
+        self.streams.iter().all(|stream| stream.held.is_empty())
+    }
+
+    /// Tells everybody whom the event concerns.
+    pub(crate) fn tell(&mut self, event: Event) {
+        self.tell_waiters(&event);
+        if !self.opened {
+            self.early.push_back(event);
+            if self.early.len() > STREAM {
+                self.early.pop_front();
+                self.early_missed += 1;
+            }
+            return;
+        }
+        for stream in &mut self.streams {
+            if !stream.held.is_empty() && can_be_missed(&event) {
+                stream.missed += 1;
+            } else {
+                stream.held.push_back(event.clone());
+            }
+        }
+    }
+
+    /// Hands held events to streams that have room; true when any moved.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        self.streams.retain_mut(|stream| {
+            loop {
+                if stream.held.is_empty() && stream.missed == 0 {
+                    return true;
+                }
+                match stream.slot.poll_ready(cx) {
+                    Poll::Pending => return true,
+                    Poll::Ready(Err(_gone)) => {
+                        moved = true;
+                        return false;
+                    }
+                    Poll::Ready(Ok(())) => {}
+                }
+                let next = match stream.held.pop_front() {
+                    Some(event) => Told::Event(event),
+                    None => Told::Missed(core::mem::take(&mut stream.missed)),
+                };
+                moved = true;
+                if stream.slot.put(next).is_err() {
+                    return false;
+                }
+            }
+        });
+        moved
+    }
+
+    fn tell_waiters(&mut self, event: &Event) {
+        match event {
+            Event::Link(state) => {
+                self.link.send_replace(state.clone());
+            }
+            Event::Session(SessionEvent::Opened { peer, conv, .. }) => {
+                self.answer_chat(peer, &Ok(*conv));
+            }
+            // Another request takes its place; its outcome follows.
+            Event::Session(SessionEvent::Closed {
+                why: CloseReason::Superseded,
+                ..
+            }) => {}
+            Event::Session(SessionEvent::Closed { peer, why, .. }) => {
+                self.answer_chat(peer, &Err(why.clone()));
+            }
+            Event::Group(event) => self.tell_joiners(event),
+            Event::Delivery(event) => self.tell_delivery(event),
+            _ => {}
+        }
+    }
+
+    fn answer_chat(&mut self, peer: &UserId, answer: &Result<ConvId, CloseReason>) {
+        for waiter in self.chats.remove(peer).unwrap_or_default() {
+            // A waiter that is gone lost interest.
+            waiter.send(answer.clone()).ok();
+        }
+    }
+
+    fn tell_joiners(&mut self, event: &GroupEvent) {
+        let (group, end) = match event {
+            GroupEvent::Joined { group } => (group, JoinEnd::Joined),
+            GroupEvent::Denied { group, reason } => {
+                let reason = reason.clone();
+                (group, JoinEnd::Denied { reason })
+            }
+            GroupEvent::JoinExpired { group } => (group, JoinEnd::Expired),
+            GroupEvent::Removed { group, by, reason } => {
+                let (by, reason) = (by.clone(), reason.clone());
+                (group, JoinEnd::Removed { by, reason })
+            }
+            _ => return,
+        };
+        for waiter in self.joins.remove(group).unwrap_or_default() {
+            waiter.send(end.clone()).ok();
+        }
+    }
+
+    fn tell_delivery(&mut self, event: &DeliveryEvent) {
+        match event {
+            DeliveryEvent::Accepted { id, sort, .. } => self.feed(id.stream.conv, *sort),
+            DeliveryEvent::Received(received) => {
+                self.feed(received.id.stream.conv, received.sort);
+            }
+            DeliveryEvent::Gap { conv, sort, .. } => self.feed(*conv, *sort),
+            DeliveryEvent::Progress { id, ack } => self.progressed(id, |progress| {
+                progress.ack = progress.ack.max(*ack);
+            }),
+            DeliveryEvent::Failed { id, why } => self.progressed(id, |progress| {
+                progress.failed = Some(why.clone());
+            }),
+            _ => {}
+        }
+    }
+
+    fn progressed(&mut self, id: &MessageId, change: impl FnOnce(&mut Progress)) {
+        if let Some(progress) = self.progress.get(id) {
+            progress.send_modify(change);
+        }
+    }
+
+    fn feed(&mut self, conv: ConvId, sort: SortKey) {
+        let Some(feeds) = self.feeds.get_mut(&conv) else {
+            return;
+        };
+        feeds.retain_mut(|feed| {
+            // The mark takes the first free place, before any later row.
+            if feed.lagged && feed.queue.try_send(Fed::Lagged).is_ok() {
+                feed.lagged = false;
+            }
+            match feed.queue.try_send(Fed::Row(sort)) {
+                Ok(()) => true,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    feed.lagged = true;
+                    true
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => false,
+            }
+        });
+        if feeds.is_empty() {
+            self.feeds.remove(&conv);
+        }
+    }
+}
+
+/// True for events whose content can be asked for again.
+fn can_be_missed(event: &Event) -> bool {
+    match event {
+        Event::Link(_) | Event::Presence(_) | Event::Lobby(_) | Event::PeerFault { .. } => true,
+        Event::Delivery(event) => matches!(
+            event,
+            DeliveryEvent::Accepted { .. }
+                | DeliveryEvent::Progress { .. }
+                | DeliveryEvent::Receipt { .. }
+                | DeliveryEvent::Typing { .. }
+        ),
+        _ => false,
+    }
+}
