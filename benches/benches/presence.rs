@@ -31,7 +31,7 @@ fn record(seq: u64) -> Presence {
         status: 1,
         text: BoundedStr::default(),
         ttl_ms: 75_000,
-        idle_s: 0,
+        idle_min: Some(0),
     }
 }
 

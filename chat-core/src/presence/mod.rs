@@ -1,15 +1,26 @@
 //! Presence: who is there, by lease, incarnation and merge (rules P1–P14, reliability section 3).
+//!
+//! Each device publishes records of itself, ordered by (incarnation, connection, sequence); the
+//! greatest wins, whatever order they arrive in (P2). A record is a lease: every observer lets it
+//! run out by its own clock (P3). Guarantees: `Left`, `Lost` and `Unknown` are different things
+//! and only the device's own goodbye makes it `Left`; a last will of an earlier connection changes
+//! nothing; our own outage makes nobody offline (P7); everything works by beats alone where the
+//! transport has neither a last will nor a last value (P12).
+//!
+//! A lobby in which everybody beats costs N² deliveries: keep it to some hundred people, or raise
+//! `beat` and `ttl` with its size (P11).
 
-use core::time::Duration;
+mod machine;
+mod own;
+mod person;
+mod record;
+#[cfg(test)]
+mod tests;
 
-use crate::channel::Channel;
-use crate::config::PresenceConfig;
-use crate::effect::{Effects, RestoreError, Row};
-use crate::id::{Epoch, UserId};
-use crate::identity::Sender;
-use crate::rng::Rng;
-use crate::time::{Now, Timestamp, UnixMillis};
-use crate::wire;
+use crate::id::UserId;
+use crate::time::UnixMillis;
+
+pub use machine::PresenceMachine;
 
 /// What a user lets others see.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -29,6 +40,16 @@ pub enum Status {
     Active,
     /// There, not to be disturbed.
     DoNotDisturb,
+}
+
+impl Status {
+    /// True for somebody who is there.
+    pub const fn is_here(self) -> bool {
+        matches!(
+            self,
+            Self::Away | Self::Idle | Self::Active | Self::DoNotDisturb
+        )
+    }
 }
 
 /// A user as seen from here: a view over its devices (P1).
@@ -58,136 +79,12 @@ pub enum PresenceEvent {
         /// How it looks now.
         view: PresenceView,
     },
-    /// After our own outage: what changed meanwhile, in one event (P13).
+    /// After our own outage: what changed meanwhile, in one event (P13). Those named here get no
+    /// `Changed`; read their views.
     Resynced {
-        /// Who is there now and was not.
+        /// Who is there now and was not; a return within `rejoin` is told as `Changed` (P4).
         joined: Vec<UserId>,
         /// Who was there and is not.
         left: Vec<UserId>,
     },
-}
-
-/// Our own presence and everybody else's.
-#[derive(Debug)]
-pub struct PresenceMachine {}
-
-impl PresenceMachine {
-    /// Nobody known yet; `incarnation` is the delivery epoch (P2).
-    pub fn new(_me: Sender, _incarnation: Epoch, _config: PresenceConfig, _rng: Rng) -> Self {
-        unimplemented!()
-    }
-
-    /// Takes back a row of [`Table::Contacts`](crate::effect::Table::Contacts).
-    ///
-    /// # Errors
-    /// [`RestoreError`] when the row is damaged.
-    pub fn restore(&mut self, _row: &Row, _now: Now) -> Result<(), RestoreError> {
-        unimplemented!()
-    }
-
-    /// Says how we are; `Left`, `Lost` and `Unknown` read as `Away`.
-    pub fn set(&mut self, _status: Status, _text: &str, _now: Now) {
-        unimplemented!()
-    }
-
-    /// The user did something: idle time starts anew (P10).
-    pub fn touch(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// Also publish on this lobby.
-    pub fn enter(&mut self, _lobby: Channel, _now: Now) {
-        unimplemented!()
-    }
-
-    /// No longer.
-    pub fn exit(&mut self, _lobby: &Channel, _now: Now) {
-        unimplemented!()
-    }
-
-    /// Follow `user` (the endpoint subscribes to its presence channel).
-    pub fn watch(&mut self, _user: &UserId, _now: Now) {
-        unimplemented!()
-    }
-
-    /// No longer.
-    pub fn unwatch(&mut self, _user: &UserId, _now: Now) {
-        unimplemented!()
-    }
-
-    /// The last will for the next connection: that connection's number and `seq = MAX` (P2).
-    pub fn will(&self) -> wire::presence::Presence {
-        unimplemented!()
-    }
-
-    /// Connected (again): publish after a random delay (P8), restart silence clocks.
-    pub fn handle_up(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// The backlog is in: tell `Resynced` (P13).
-    pub fn handle_caught_up(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// We are cut off: the others become `Unknown` (P7).
-    pub fn handle_down(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// Says goodbye before an orderly stop (P5).
-    pub fn leave(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// A presence record. `live` is false for a last value of unknown age (reliability 3.2).
-    pub fn handle_record(
-        &mut self,
-        _from: &Sender,
-        _record: &wire::presence::Presence,
-        _live: bool,
-        _now: Now,
-    ) {
-        unimplemented!()
-    }
-
-    /// Any other verified frame from this device: it is alive (reliability 3.2).
-    pub fn handle_sign_of_life(&mut self, _from: &Sender, _now: Now) {
-        unimplemented!()
-    }
-
-    /// Somebody in `lobby` asks who is here: answer after a random delay.
-    pub fn handle_seek(&mut self, _lobby: &Channel, _now: Now) {
-        unimplemented!()
-    }
-
-    /// Time passed.
-    pub fn handle_timeout(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// When to call [`Self::handle_timeout`].
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
-        unimplemented!()
-    }
-
-    /// How `user` looks.
-    pub fn view(&self, _user: &UserId) -> Option<PresenceView> {
-        unimplemented!()
-    }
-
-    /// Everybody known.
-    pub fn iter(&self) -> impl Iterator<Item = (&UserId, PresenceView)> {
-        core::iter::empty()
-    }
-
-    /// How long our records hold.
-    pub fn ttl(&self) -> Duration {
-        unimplemented!()
-    }
-
-    /// What it wants done.
-    pub fn effects(&mut self) -> &mut Effects<PresenceEvent> {
-        unimplemented!()
-    }
 }

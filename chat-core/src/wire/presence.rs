@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::BoundedStr;
 
 /// One device's own account of itself. Ordered by (`incarnation`, `conn`, `seq`): the greater
-/// wins (P2). A last will carries `seq = u64::MAX` of its own connection.
+/// wins (P2). A last will carries `seq = u64::MAX` of its own connection, and so does a goodbye,
+/// which wins against the will of that connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
     /// The delivery epoch of the process (P2).
@@ -20,8 +21,8 @@ pub struct Presence {
     pub text: BoundedStr<256>,
     /// How long this holds without another frame (P3).
     pub ttl_ms: u64,
-    /// Seconds since the user's last activity, in whole minutes (P9).
-    pub idle_s: u64,
+    /// Whole minutes since the user's last activity; `None` where that is not shared (P9).
+    pub idle_min: Option<u32>,
 }
 
 /// "Who is here?": members of a lobby answer after a random delay.

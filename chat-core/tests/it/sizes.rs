@@ -56,7 +56,7 @@ fn frames_have_the_published_sizes() {
         status: 1,
         text: BoundedStr::default(),
         ttl_ms: 75_000,
-        idle_s: 0,
+        idle_min: Some(0),
     };
     let sizes = [
         ("a text of 64 bytes", size(&conv, data)),

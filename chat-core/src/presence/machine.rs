@@ -1,0 +1,549 @@
+//! The presence machine: everybody else's records, leases and what is told of them.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::own::Own;
+use super::person::{Person, UNHEARD};
+use super::record::{Claim, Device, Record, Stage, status};
+use super::{PresenceEvent, PresenceView, Status};
+use crate::channel::Channel;
+use crate::config::PresenceConfig;
+use crate::effect::{Effects, RestoreError, Row, Table};
+use crate::id::{Epoch, UserId};
+use crate::identity::Sender;
+use crate::probe::{mark, planted};
+use crate::rng::Rng;
+use crate::time::{Now, Timestamp, UnixMillis};
+use crate::wire;
+
+const MINUTE_MS: u64 = 60_000;
+/// Rows of contacts are written together, at most once per this time.
+const FLUSH: Duration = Duration::from_secs(30);
+const ROW_VERSION: u8 = 1;
+
+/// What our own connection lets us judge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sight {
+    /// Cut off: no lease runs out.
+    Cut,
+    /// Connected; the backlog is arriving and nothing is told (P6, P13).
+    Resync,
+    /// What we see is current.
+    Current,
+}
+
+/// Our own presence and everybody else's.
+///
+/// Bounds: 16 devices per user; [`PresenceConfig::max_watched`] devices in all, where a user
+/// without one counts as one. There the stranger that was not heard from for longest goes; when
+/// only watched users are left, a new device is not taken in. Watched users themselves are as many
+/// as the application follows.
+#[derive(Debug)]
+pub struct PresenceMachine {
+    me: Sender,
+    config: PresenceConfig,
+    own: Own,
+    sight: Sight,
+    /// We were current once and cut off since.
+    outage: bool,
+    people: BTreeMap<UserId, Person>,
+    /// Who to look at when; an entry is never late, but may be early (its lease was renewed).
+    timers: BTreeSet<(Timestamp, UserId)>,
+    /// Unwatched users by when they were heard from; may be early as well.
+    strangers: BTreeSet<(Timestamp, UserId)>,
+    load: usize,
+    dirty: BTreeSet<UserId>,
+    flush_at: Option<Timestamp>,
+    effects: Effects<PresenceEvent>,
+}
+
+impl PresenceMachine {
+    /// Nobody known yet; `incarnation` is the delivery epoch (P2).
+    pub fn new(me: Sender, incarnation: Epoch, config: PresenceConfig, rng: Rng) -> Self {
+        Self {
+            own: Own::new(&me.user, incarnation, &config, rng),
+            me,
+            config,
+            sight: Sight::Cut,
+            outage: false,
+            people: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            strangers: BTreeSet::new(),
+            load: 0,
+            dirty: BTreeSet::new(),
+            flush_at: None,
+            effects: Effects::default(),
+        }
+    }
+
+    /// Takes back a row of [`Table::Contacts`]: the user is watched again.
+    ///
+    /// # Errors
+    /// [`RestoreError`] when the row is damaged.
+    pub fn restore(&mut self, row: &Row, now: Now) -> Result<(), RestoreError> {
+        let damaged = || RestoreError::of(row);
+        let name = core::str::from_utf8(&row.key).map_err(|_| damaged())?;
+        let user = UserId::new(name).map_err(|_| damaged())?;
+        let Some(([ROW_VERSION, code], seen)) = row.value.split_first_chunk::<2>() else {
+            return Err(damaged());
+        };
+        let last = status(*code).ok_or_else(damaged)?;
+        let seen = u64::from_le_bytes(seen.try_into().map_err(|_| damaged())?);
+        let mut person = self.unheard(last, now);
+        person.last_seen = (seen != 0).then_some(UnixMillis(seen));
+        person.here = (last != Status::Unknown).then_some(last.is_here());
+        person.stored = Some((*code, seen));
+        self.forget(&user);
+        self.load += 1;
+        self.people.insert(user, person);
+        Ok(())
+    }
+
+    fn unheard(&self, last: Status, now: Now) -> Person {
+        let mut person = Person::new(now.mono);
+        person.watched = true;
+        let device = Device::unheard(last, self.own.ttl(), now.mono);
+        person.devices.push((UNHEARD, device));
+        person
+    }
+
+    /// Says how we are; `Left`, `Lost` and `Unknown` read as `Away`. An explicit choice ends
+    /// automatic idling (P1). Publishes at once, or `debounce` after the last publish.
+    pub fn set(&mut self, status: Status, text: &str, now: Now) {
+        self.own.set(status, text, now, &mut self.effects);
+    }
+
+    /// The user did something: idle time starts anew (P10). From the first call on, five minutes
+    /// without another show the user as idle, unless a status was chosen.
+    pub fn touch(&mut self, now: Now) {
+        self.own.touch(now, &mut self.effects);
+    }
+
+    /// Also publish on this lobby.
+    pub fn enter(&mut self, lobby: Channel, now: Now) {
+        self.own.enter(lobby, now, &mut self.effects);
+    }
+
+    /// No longer. Says no goodbye there: the user is still here, only not in that lobby.
+    pub fn exit(&mut self, lobby: &Channel, _now: Now) {
+        self.own.exit(lobby);
+    }
+
+    /// Follow `user` (the endpoint subscribes to its presence channel). Stored, so that a restart
+    /// knows the last status and [`Self::watched`] names everybody to follow.
+    pub fn watch(&mut self, user: &UserId, now: Now) {
+        if let Some(person) = self.people.get_mut(user) {
+            if person.watched {
+                return;
+            }
+            person.watched = true;
+            self.strangers.remove(&(person.ranked, user.clone()));
+        } else {
+            self.make_room();
+            let person = self.unheard(Status::Unknown, now);
+            self.people.insert(user.clone(), person);
+            self.load += 1;
+        }
+        self.store(user);
+        self.file(user, now);
+    }
+
+    /// No longer: forgets the user.
+    pub fn unwatch(&mut self, user: &UserId, _now: Now) {
+        if self.people.get(user).is_some_and(|person| person.watched) {
+            self.forget(user);
+            self.effects
+                .delete(Table::Contacts, user.as_str().as_bytes().to_vec());
+        }
+    }
+
+    /// Everybody that is watched.
+    pub fn watched(&self) -> impl Iterator<Item = &UserId> {
+        let watched = self.people.iter().filter(|(_, person)| person.watched);
+        watched.map(|(user, _)| user)
+    }
+
+    /// The last will for the next connection: that connection's number and `seq = MAX` (P2). Call
+    /// it once per connection attempt; each call is for another connection.
+    pub fn will(&mut self) -> wire::presence::Presence {
+        self.own.will()
+    }
+
+    /// Connected (again): publish after a random delay (P8), restart silence clocks.
+    pub fn handle_up(&mut self, now: Now) {
+        self.own.handle_up(now);
+        self.sight = Sight::Resync;
+        let users: Vec<UserId> = self.people.keys().cloned().collect();
+        for user in users {
+            let person = self.people.get_mut(&user).expect("its key was just listed");
+            for (_, device) in &mut person.devices {
+                if !device.is_gone() {
+                    let lease = match device.is_willed() {
+                        true => Duration::ZERO,
+                        false => device.record.ttl(),
+                    };
+                    device.until = device.until.max(now.mono + lease);
+                }
+            }
+            self.file(&user, now);
+        }
+    }
+
+    /// The backlog is in: tell `Resynced` (P13). The first time nothing was missed, and everybody
+    /// known is told as `Changed`.
+    pub fn handle_caught_up(&mut self, now: Now) {
+        if self.sight != Sight::Resync {
+            return;
+        }
+        self.sight = Sight::Current;
+        let outage = core::mem::take(&mut self.outage);
+        let (mut joined, mut left, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+        for (user, person) in &mut self.people {
+            let before = person.here_before.take();
+            if !person.is_news() {
+                continue;
+            }
+            let view = person.view();
+            person.told = Some(view.clone());
+            let back = person
+                .gone_at
+                .is_some_and(|at| now.mono.saturating_since(at) <= self.config.rejoin);
+            let here = view.status.is_here();
+            let gone = matches!(view.status, Status::Left | Status::Lost);
+            if here {
+                person.gone_at = None;
+            }
+            if outage && here && before != Some(true) && !back {
+                joined.push(user.clone());
+            } else if outage && gone && before == Some(true) {
+                left.push(user.clone());
+            } else {
+                changed.push((user.clone(), view));
+            }
+        }
+        if !joined.is_empty() || !left.is_empty() {
+            mark("presence-resynced");
+            self.effects.emit(PresenceEvent::Resynced { joined, left });
+        }
+        for (user, view) in changed {
+            self.effects.emit(PresenceEvent::Changed { user, view });
+        }
+    }
+
+    /// We are cut off: the others become `Unknown` (P7), each told once.
+    pub fn handle_down(&mut self, _now: Now) {
+        self.own.handle_down();
+        let was_current = self.sight == Sight::Current;
+        self.sight = Sight::Cut;
+        self.outage |= was_current;
+        self.timers.clear();
+        for (user, person) in &mut self.people {
+            person.filed = None;
+            for (_, device) in &mut person.devices {
+                if device.stage == Stage::Live {
+                    device.stage = match planted("presence-offline-when-cut") {
+                        true => Stage::Lost,
+                        false => Stage::Unconfirmed,
+                    };
+                }
+            }
+            if was_current {
+                person.here_before = person.here;
+                if person.is_news() {
+                    let view = person.view();
+                    person.told = Some(view.clone());
+                    self.effects.emit(PresenceEvent::Changed {
+                        user: user.clone(),
+                        view,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Says goodbye before an orderly stop (P5). Nothing is published after it until the next
+    /// connection.
+    pub fn leave(&mut self, now: Now) {
+        self.own.leave(now, &mut self.effects);
+        self.flush();
+    }
+
+    /// A presence record. `live` is false for a last value of unknown age (reliability 3.2).
+    pub fn handle_record(
+        &mut self,
+        from: &Sender,
+        record: &wire::presence::Presence,
+        live: bool,
+        now: Now,
+    ) {
+        if *from == self.me {
+            return;
+        }
+        let live = live || planted("presence-trust-last-value");
+        // A beat: one look-up and some writes.
+        if live
+            && let Some(person) = self.people.get_mut(&from.user)
+            && let Some(device) = person.device(&from.device)
+            && device.refresh(record, now.mono)
+        {
+            let due = device.until + self.config.grace;
+            person.heard_at = now.mono;
+            note_seen(person, record, now);
+            if person.filed.is_some_and(|filed| filed > due) || person.is_row_due() {
+                self.settle(&from.user, now);
+            }
+            return;
+        }
+        if !self.take_in(from, Record::new(record), live, now) {
+            return;
+        }
+        if live && let Some(person) = self.people.get_mut(&from.user) {
+            note_seen(person, record, now);
+        }
+        self.settle(&from.user, now);
+    }
+
+    /// Merges a record; false when it changes nothing or there is no room for its device.
+    fn take_in(&mut self, from: &Sender, record: Record, live: bool, now: Now) -> bool {
+        if let Some(person) = self.people.get_mut(&from.user)
+            && let Some(device) = person.device(&from.device)
+        {
+            if record <= device.record && !planted("presence-merge-by-arrival") {
+                if record.claim == Claim::Lost && record.key < device.record.key {
+                    mark("presence-late-will");
+                }
+                return false;
+            }
+            device.apply(record, live, now.mono);
+            person.heard_at = now.mono;
+            return true;
+        }
+        if self.load >= self.config.max_watched {
+            self.make_room();
+        }
+        // A user that is followed and not heard from has its place already.
+        let has_place = self
+            .people
+            .get(&from.user)
+            .is_some_and(|person| person.devices.iter().any(|(id, _)| *id == UNHEARD));
+        if self.load >= self.config.max_watched && !has_place {
+            mark("presence-full");
+            return false;
+        }
+        let mut device = Device::unheard(Status::Unknown, record.ttl(), now.mono);
+        device.apply(record, live, now.mono);
+        let person = match self.people.entry(from.user.clone()) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                self.strangers.insert((now.mono, from.user.clone()));
+                entry.insert(Person::new(now.mono))
+            }
+        };
+        let before = person.devices.len();
+        person.add(from.device, device);
+        person.heard_at = now.mono;
+        self.load = self.load + person.devices.len() - before;
+        true
+    }
+
+    /// Any other verified frame from this device: it is alive (reliability 3.2). A device that is
+    /// gone or willed needs a record of a later connection: the frame may have been on its way.
+    pub fn handle_sign_of_life(&mut self, from: &Sender, now: Now) {
+        if self.sight != Sight::Current || *from == self.me {
+            return;
+        }
+        let Some(person) = self.people.get_mut(&from.user) else {
+            return;
+        };
+        let Some(device) = person.device(&from.device) else {
+            return;
+        };
+        if device.is_gone() || device.is_willed() {
+            return;
+        }
+        device.until = device.until.max(now.mono + device.record.ttl());
+        let confirmed = device.stage == Stage::Unconfirmed;
+        device.stage = Stage::Live;
+        person.heard_at = now.mono;
+        if confirmed {
+            self.settle(&from.user, now);
+        }
+    }
+
+    /// Somebody in `lobby` asks who is here: answer after a random delay.
+    pub fn handle_seek(&mut self, lobby: &Channel, now: Now) {
+        self.own.handle_seek(lobby, now);
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.own.handle_timeout(now, &mut self.effects);
+        while self.timers.first().is_some_and(|(due, _)| *due <= now.mono) {
+            let (_, user) = self.timers.pop_first().expect("first() saw an element");
+            let person = self
+                .people
+                .get_mut(&user)
+                .expect("a user that goes takes its timer along");
+            person.filed = None;
+            person.expire(self.config.grace, now.mono);
+            person.flapping.calm_down(now.mono);
+            if person.is_forgotten(self.config.rejoin, now.mono) {
+                self.forget(&user);
+            } else {
+                self.settle(&user, now);
+            }
+        }
+        if self.flush_at.is_some_and(|at| at <= now.mono) {
+            self.flush();
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`].
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let lease = self.timers.first().map(|(due, _)| *due);
+        let all = [self.own.poll_timeout(), lease, self.flush_at];
+        all.into_iter().flatten().min()
+    }
+
+    /// How `user` looks.
+    pub fn view(&self, user: &UserId) -> Option<PresenceView> {
+        self.people.get(user).map(Person::view)
+    }
+
+    /// Everybody known.
+    pub fn iter(&self) -> impl Iterator<Item = (&UserId, PresenceView)> {
+        self.people
+            .iter()
+            .map(|(user, person)| (user, person.view()))
+    }
+
+    /// How long our records hold.
+    pub fn ttl(&self) -> Duration {
+        self.own.ttl()
+    }
+
+    /// What it wants done.
+    pub fn effects(&mut self) -> &mut Effects<PresenceEvent> {
+        &mut self.effects
+    }
+
+    /// After anything that may change a user's view: notes it, tells it, files the next look.
+    fn settle(&mut self, user: &UserId, now: Now) {
+        let Some(person) = self.people.get_mut(user) else {
+            return;
+        };
+        let current = self.sight == Sight::Current;
+        if person.note_turn(now.mono, current) && current {
+            person.flapping.flip(now.mono);
+        }
+        if current && person.is_news() {
+            let view = person.view();
+            person.told = Some(view.clone());
+            self.effects.emit(PresenceEvent::Changed {
+                user: user.clone(),
+                view,
+            });
+        }
+        if person.is_row_due() {
+            self.dirty.insert(user.clone());
+            self.flush_at.get_or_insert(now.mono + FLUSH);
+        }
+        self.file(user, now);
+    }
+
+    /// Puts the next look at `user` into the timer index, unless an earlier one is there.
+    fn file(&mut self, user: &UserId, now: Now) {
+        if self.sight == Sight::Cut {
+            return;
+        }
+        let Some(person) = self.people.get_mut(user) else {
+            return;
+        };
+        let Some(due) = person.due(self.config.grace, self.config.rejoin, now.mono) else {
+            return;
+        };
+        match person.filed {
+            Some(filed) if filed <= due => return,
+            Some(filed) => {
+                self.timers.remove(&(filed, user.clone()));
+            }
+            None => {}
+        }
+        person.filed = Some(due);
+        self.timers.insert((due, user.clone()));
+    }
+
+    /// At the bound: forgets the stranger that was not heard from for longest.
+    fn make_room(&mut self) {
+        while self.load >= self.config.max_watched {
+            let Some((ranked, user)) = self.strangers.pop_first() else {
+                return;
+            };
+            let person = self
+                .people
+                .get_mut(&user)
+                .expect("a stranger that goes takes its rank along");
+            if person.heard_at > ranked {
+                person.ranked = person.heard_at;
+                self.strangers.insert((person.heard_at, user));
+                continue;
+            }
+            mark("presence-evicted");
+            let seen_here = person
+                .told
+                .as_ref()
+                .is_some_and(|told| told.status.is_here());
+            if seen_here && self.sight == Sight::Current {
+                for (_, device) in &mut person.devices {
+                    device.stage = Stage::Unconfirmed;
+                }
+                let view = person.view();
+                self.effects.emit(PresenceEvent::Changed {
+                    user: user.clone(),
+                    view,
+                });
+            }
+            self.forget(&user);
+        }
+    }
+
+    fn forget(&mut self, user: &UserId) {
+        if let Some(person) = self.people.remove(user) {
+            self.load -= person.devices.len();
+            self.strangers.remove(&(person.ranked, user.clone()));
+            self.dirty.remove(user);
+            if let Some(filed) = person.filed {
+                self.timers.remove(&(filed, user.clone()));
+            }
+        }
+    }
+
+    fn store(&mut self, user: &UserId) {
+        if let Some(person) = self.people.get_mut(user) {
+            let (code, seen) = person.row();
+            person.stored = Some((code, seen));
+            let mut value = vec![ROW_VERSION, code];
+            value.extend_from_slice(&seen.to_le_bytes());
+            self.effects
+                .put(Table::Contacts, user.as_str().as_bytes().to_vec(), value);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.flush_at = None;
+        for user in core::mem::take(&mut self.dirty) {
+            self.store(&user);
+        }
+    }
+}
+
+/// Last activity by the subject's own account and our clock, rounded down to a minute (P9).
+fn note_seen(person: &mut Person, record: &wire::presence::Presence, now: Now) {
+    if let Some(idle) = record.idle_min {
+        let at = now.wall.0.saturating_sub(u64::from(idle) * MINUTE_MS);
+        person.last_seen = person
+            .last_seen
+            .max(Some(UnixMillis(at / MINUTE_MS * MINUTE_MS)));
+    }
+}
