@@ -1,288 +1,355 @@
 //! 1:1 sessions: request, accept, reject, cancel, expire, close, block (rules S1–S10, S15).
+//!
+//! One record per peer (`record`), changed by frames and commands (`opening`, `ending`), stored as
+//! one row (`rows`). Guarantees:
+//! - Every session belongs to one request, and the device that made the request decides alone
+//!   whether it is on; whatever is lost, repeated or reordered, both sides converge on the same
+//!   private channel or on none.
+//! - What awaits an answer is repeated with backoff while connected, for at most
+//!   [`SessionConfig::invite_ttl`]; a repeat meets the stored decision and changes nothing (S7).
+//! - A frame leaves and an event is told after the row behind it is durable: all are `gated`.
+//! - Nothing is sent to a stranger that it could not have guessed: silent rejection, block, a full
+//!   table and "not seen" look alike (S4, S5).
+//! - At most [`SessionConfig::max_peers`] records, [`SessionConfig::max_pending`] of them requests
+//!   from strangers; what does not fit is refused without a word and counted. Lists inside a record
+//!   are bounded and drop their oldest entry.
 
-use crate::channel::Channel;
+mod ending;
+mod opening;
+mod peers;
+mod record;
+mod rows;
+mod step;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use types::{
+    AnswerError, CloseReason, Rejection, RequestError, SessionEvent, SessionState,
+};
+
+use core::time::Duration;
+
 use crate::config::SessionConfig;
-use crate::effect::{Effects, RestoreError, Row};
-use crate::id::{ConvId, DeviceId, InviteId, UserId};
+use crate::deadline::DeadlineIndex;
+use crate::effect::{Effects, RestoreError, Row, Table};
+use crate::id::{ConvId, InviteId, UserId};
 use crate::identity::Sender;
+use crate::probe::{mark, planted};
 use crate::rng::Rng;
 use crate::time::{Now, Timestamp};
 use crate::wire::Body;
 
-/// Why a session or a request is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// Somebody left the session.
-    Left {
-        /// Who.
-        by: UserId,
-        /// In their words.
-        reason: String,
-    },
-    /// The request was refused, and we were told (S4).
-    Rejected {
-        /// In their words.
-        reason: String,
-    },
-    /// Nobody answered in time (S3).
-    Expired,
-    /// The requester took it back (S2).
-    Cancelled,
-    /// A crossing or newer request took its place (S1).
-    Superseded,
-    /// We blocked the peer (S5).
-    Blocked,
-    /// The other side has no such session any more.
-    Gone,
-    /// Another of our own devices dealt with it (S8).
-    AnsweredElsewhere {
-        /// True when it was accepted there.
-        accepted: bool,
-    },
-}
+use peers::Peers;
+use record::Record;
+use step::{Act, Step};
 
-/// Where the negotiation with one peer stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SessionState {
-    /// Nothing under way.
-    Idle,
-    /// We asked.
-    Inviting {
-        /// Our request.
-        invite: InviteId,
-    },
-    /// They asked.
-    Invited {
-        /// Their request.
-        invite: InviteId,
-    },
-    /// Both said yes.
-    Active {
-        /// The request that opened it.
-        invite: InviteId,
-        /// Its private channel (S10).
-        channel: Channel,
-        /// The peer's joined devices (S8).
-        devices: Vec<DeviceId>,
-    },
-    /// We left, the peer has not confirmed.
-    Closing,
-    /// Over.
-    Closed(CloseReason),
-}
+/// The longest note or reason, in bytes.
+const MAX_TEXT: usize = 512;
 
-/// How a request is refused (S4).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Rejection {
-    /// Indistinguishable from "not seen".
-    Silent,
-    /// The requester is told.
-    Told {
-        /// In our words.
-        reason: String,
-    },
-}
-
-/// What happened in a negotiation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SessionEvent {
-    /// A peer asks to chat; answer with `accept` or `reject`.
-    Requested {
-        /// Who asks.
-        peer: UserId,
-        /// The request.
-        invite: InviteId,
-        /// In their words.
-        note: String,
-    },
-    /// A request that was shown is off the table without our answer (S2, S3, S8, S9).
-    Withdrawn {
-        /// Who asked.
-        peer: UserId,
-        /// The request.
-        invite: InviteId,
-        /// Why.
-        why: CloseReason,
-    },
-    /// The session is on. Told again with more `devices` when another device joins (S8).
-    Opened {
-        /// The other person.
-        peer: UserId,
-        /// The conversation.
-        conv: ConvId,
-        /// Its private channel (S10).
-        channel: Channel,
-        /// The peer's joined devices.
-        devices: Vec<DeviceId>,
-        /// True when our own request opened it.
-        ours: bool,
-    },
-    /// The session, or our request, is over.
-    Closed {
-        /// The other person.
-        peer: UserId,
-        /// The conversation.
-        conv: ConvId,
-        /// Why.
-        why: CloseReason,
-    },
-}
-
-/// Why a request was not made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RequestError {
-    /// One cannot chat with oneself.
-    #[error("the peer is yourself; name somebody else")]
-    Oneself,
-    /// There is a session with this peer.
-    #[error("a session with this peer is open; send in it")]
-    AlreadyOpen,
-    /// A request of ours is under way.
-    #[error("a request to this peer is under way; wait for its answer or cancel it")]
-    AlreadyAsked {
-        /// It.
-        invite: InviteId,
-    },
-    /// The peer is blocked here.
-    #[error("the peer is blocked; unblock it first")]
-    Blocked,
-    /// The peer refused lately (S6).
-    #[error("the peer refused; ask again after {until}")]
-    CoolingDown {
-        /// When a new request is allowed.
-        until: Timestamp,
-    },
-    /// The note is too long.
-    #[error("the note has {bytes} bytes; shorten it to 512")]
-    NoteTooLong {
-        /// Its length.
-        bytes: usize,
-    },
-    /// Too many peers.
-    #[error("{max} peers are remembered; close or forget one first")]
-    TooManyPeers {
-        /// The limit.
-        max: usize,
-    },
-}
-
-/// Why an answer, a cancel or a close was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AnswerError {
-    /// No such request stands.
-    #[error("no such request stands; it was answered, cancelled or has expired")]
-    NoSuchInvite,
-    /// No session with this peer.
-    #[error("there is no session with this peer; request one")]
-    NoSession,
-    /// The text is too long.
-    #[error("the text has {bytes} bytes; shorten it to 512")]
-    TooLong {
-        /// Its length.
-        bytes: usize,
-    },
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Timer {
+    Lapse,
+    Repeat,
 }
 
 /// All 1:1 negotiations of one device.
 #[derive(Debug)]
-pub struct Sessions {}
+pub struct Sessions {
+    me: Sender,
+    config: SessionConfig,
+    rng: Rng,
+    peers: Peers,
+    timers: DeadlineIndex<(Timer, UserId)>,
+    effects: Effects<SessionEvent>,
+    up: bool,
+    caught_up: bool,
+    refused: u64,
+}
 
 impl Sessions {
-    /// No sessions yet.
-    pub fn new(_me: Sender, _config: SessionConfig, _rng: Rng) -> Self {
-        unimplemented!()
+    /// No sessions yet, not connected: see [`Self::handle_up`].
+    pub fn new(me: Sender, config: SessionConfig, rng: Rng) -> Self {
+        Self {
+            me,
+            config,
+            rng,
+            peers: Peers::default(),
+            timers: DeadlineIndex::default(),
+            effects: Effects::default(),
+            up: false,
+            caught_up: false,
+            refused: 0,
+        }
     }
 
-    /// Takes back a row of [`Table::Sessions`](crate::effect::Table::Sessions). Call
-    /// [`Self::resume`] once after the last one.
+    /// Takes back a row of [`Table::Sessions`]. Call [`Self::resume`] once after the last one.
     ///
     /// # Errors
     /// [`RestoreError`] when the row is damaged.
-    pub fn restore(&mut self, _row: &Row, _now: Now) -> Result<(), RestoreError> {
-        unimplemented!()
+    pub fn restore(&mut self, row: &Row, _now: Now) -> Result<(), RestoreError> {
+        let (peer, record) = rows::decode(row)?;
+        self.peers.take(&peer);
+        self.peers.put(peer, record);
+        Ok(())
     }
 
-    /// After the restored rows: arms timers and tells `Opened` again for every open session, and
-    /// `Requested` for every unanswered request.
-    pub fn resume(&mut self, _now: Now) {
-        unimplemented!()
+    /// After the restored rows: arms timers and tells `Opened` again for every open session.
+    /// Unanswered requests are told by [`Self::handle_caught_up`] (S9).
+    pub fn resume(&mut self, now: Now) {
+        for peer in self.peers_where(|_| true) {
+            self.step(&peer, now, |record, step| {
+                if let Some(session) = &record.session {
+                    step.opened(session);
+                }
+            });
+        }
     }
 
-    /// Asks `peer` to chat. When the peer's own request stands, both have consented: the session
-    /// opens at once (S1).
+    /// Asks `peer` to chat. When the peer's own request stands, both have consented: it is
+    /// accepted, and its id returned (S1).
     ///
     /// # Errors
     /// [`RequestError`] says what stands in the way.
     pub fn request(
         &mut self,
-        _peer: &UserId,
-        _note: &str,
-        _now: Now,
+        peer: &UserId,
+        note: &str,
+        now: Now,
     ) -> Result<InviteId, RequestError> {
-        unimplemented!()
+        if *peer == self.me.user {
+            return Err(RequestError::Oneself);
+        }
+        let bytes = note.len();
+        if bytes > MAX_TEXT {
+            return Err(RequestError::NoteTooLong { bytes });
+        }
+        let max = self.config.max_peers;
+        if self.peers.record(peer).is_none() && !self.has_room() {
+            return Err(RequestError::TooManyPeers { max });
+        }
+        self.step(peer, now, |record, step| {
+            if record.blocked {
+                return Err(RequestError::Blocked);
+            }
+            if record.session.is_some() {
+                return Err(RequestError::AlreadyOpen);
+            }
+            if let Some(out) = &record.out {
+                return Err(RequestError::AlreadyAsked { invite: out.invite });
+            }
+            if let Some(theirs) = record.inn.take() {
+                mark("session-request-meets-request");
+                let invite = theirs.invite;
+                record.join(theirs, step);
+                return Ok(invite);
+            }
+            if let Some(until) = record.cooling(now.wall) {
+                let until = now.mono_at(until);
+                return Err(RequestError::CoolingDown { until });
+            }
+            Ok(record.ask(note, step))
+        })
     }
 
-    /// Says yes to a standing request; returns the conversation.
+    /// Says yes to a standing request; returns the conversation. A session that is open with
+    /// another device of the peer is superseded.
     ///
     /// # Errors
     /// [`AnswerError::NoSuchInvite`] when it no longer stands.
-    pub fn accept(&mut self, _invite: InviteId, _now: Now) -> Result<ConvId, AnswerError> {
-        unimplemented!()
+    pub fn accept(&mut self, invite: InviteId, now: Now) -> Result<ConvId, AnswerError> {
+        let peer = self.requester(invite)?;
+        self.step(&peer, now, |record, step| {
+            let theirs = record.inn.take().ok_or(AnswerError::NoSuchInvite)?;
+            record.join(theirs, step);
+            Ok(step.conv)
+        })
     }
 
-    /// Says no to a standing request (S4).
+    /// Says no to a standing request (S4). A silent rejection sends nothing, not even to our own
+    /// other devices, whose inbox the requester might watch. Either way further requests of this
+    /// peer are not shown during the cool-down, which doubles per refusal (S6); one that still
+    /// stands afterwards is.
     ///
     /// # Errors
     /// [`AnswerError`].
     pub fn reject(
         &mut self,
-        _invite: InviteId,
-        _how: &Rejection,
-        _now: Now,
+        invite: InviteId,
+        how: &Rejection,
+        now: Now,
     ) -> Result<(), AnswerError> {
-        unimplemented!()
+        if let Rejection::Told { reason } = how {
+            short(reason)?;
+        }
+        let peer = self.requester(invite)?;
+        self.step(&peer, now, |record, step| {
+            if record.inn.is_none() {
+                return Err(AnswerError::NoSuchInvite);
+            }
+            record.reject(how, step);
+            Ok(())
+        })
     }
 
-    /// Takes our own request back (S2).
+    /// Takes our own request back (S2). `Cancel` is sent once: should it be lost, our record
+    /// answers a late `Accept`.
     ///
     /// # Errors
     /// [`AnswerError::NoSuchInvite`] when it no longer stands.
-    pub fn cancel(&mut self, _invite: InviteId, _now: Now) -> Result<(), AnswerError> {
-        unimplemented!()
+    pub fn cancel(&mut self, invite: InviteId, now: Now) -> Result<(), AnswerError> {
+        let peer = self.peers.addressee(invite).cloned();
+        let peer = peer.ok_or(AnswerError::NoSuchInvite)?;
+        self.step(&peer, now, |record, step| {
+            if record.out.is_none() {
+                return Err(AnswerError::NoSuchInvite);
+            }
+            record.cancel(step);
+            Ok(())
+        })
     }
 
-    /// Leaves the session with `peer`.
+    /// Leaves the session with `peer`; `Closed` is told at once.
     ///
     /// # Errors
     /// [`AnswerError`].
-    pub fn close(&mut self, _peer: &UserId, _reason: &str, _now: Now) -> Result<(), AnswerError> {
-        unimplemented!()
+    pub fn close(&mut self, peer: &UserId, reason: &str, now: Now) -> Result<(), AnswerError> {
+        short(reason)?;
+        self.step(peer, now, |record, step| {
+            if record.session.is_none() {
+                return Err(AnswerError::NoSession);
+            }
+            record.close(reason, step);
+            Ok(())
+        })
     }
 
-    /// Blocks `peer`, also before any contact; says nothing to anybody (S5).
-    pub fn block(&mut self, _peer: &UserId, _now: Now) {
-        unimplemented!()
+    /// Blocks `peer`, also before any contact; says nothing to anybody (S5). Blocks always fit.
+    pub fn block(&mut self, peer: &UserId, now: Now) {
+        if *peer != self.me.user {
+            self.step(peer, now, Record::block);
+        }
     }
 
     /// Lifts a block.
-    pub fn unblock(&mut self, _peer: &UserId, _now: Now) {
-        unimplemented!()
+    pub fn unblock(&mut self, peer: &UserId, now: Now) {
+        self.step(peer, now, |record, _| record.unblock());
     }
 
     /// True when `peer` is blocked.
-    pub fn is_blocked(&self, _peer: &UserId) -> bool {
-        unimplemented!()
+    pub fn is_blocked(&self, peer: &UserId) -> bool {
+        self.peers.record(peer).is_some_and(|r| r.blocked)
     }
 
-    /// A session frame (kinds 0x10–0x18) from `from`, already verified and on our inbox.
-    pub fn handle_frame(&mut self, _from: &Sender, _body: &Body, _now: Now) {
-        unimplemented!()
+    /// The user deleted the chat (S15): its last state goes and its record may be evicted, the ids
+    /// of decided requests stay, so that no late copy brings it back. Never a `Close`: false, and
+    /// nothing happens, while a session or a request is under way or the peer is blocked.
+    pub fn forget(&mut self, peer: &UserId, now: Now) -> bool {
+        self.step(peer, now, |record, _| {
+            let idle = record.is_settled() && record.inn.is_none() && !record.blocked;
+            if idle {
+                record.last = None;
+                record.contact = false;
+            }
+            idle
+        })
+    }
+
+    /// A session frame (kinds 0x10–0x18) from `from`, already verified and on our inbox. False
+    /// when it makes no sense from this sender; it changed nothing then.
+    pub fn handle_frame(&mut self, from: &Sender, body: &Body, now: Now) -> bool {
+        if from.user == self.me.user {
+            return self.handle_own(from, body, now);
+        }
+        if self.is_blocked(&from.user) && !planted("session-block-leaks") {
+            return true;
+        }
+        if let Body::Request(request) = body {
+            if *request.to != *self.me.user.as_str() {
+                return false;
+            }
+            // An id names one request: the first peer to use it keeps it, so that nobody is
+            // accepted in another's name.
+            let taken = self.peers.requester(InviteId(request.invite));
+            if taken.is_some_and(|peer| *peer != from.user) {
+                return false;
+            }
+        }
+        let device = from.device;
+        self.step(&from.user, now, |record, step| match body {
+            Body::Request(body) => record.on_request(device, body, step),
+            Body::Accept(body) => record.on_accept(device, body, step),
+            Body::Confirm(body) => record.on_confirm(device, body, step),
+            Body::Reject(body) => record.on_reject(body, step),
+            Body::Cancel(body) => record.on_cancel(body, step),
+            Body::Gone(body) => record.on_gone(device, body, step),
+            Body::Close(body) => record.on_close(device, body, step),
+            Body::CloseAck(body) => record.on_close_ack(device, body, step),
+            _ => false,
+        })
+    }
+
+    /// From our own devices only `Elsewhere` is believed; our own frames come back and are fine.
+    fn handle_own(&mut self, from: &Sender, body: &Body, now: Now) -> bool {
+        if from.device == self.me.device {
+            return true;
+        }
+        let Body::Elsewhere(body) = body else {
+            return false;
+        };
+        let Ok(peer) = UserId::new(&body.peer) else {
+            return false;
+        };
+        if peer == self.me.user {
+            return false;
+        }
+        self.step(&peer, now, |record, step| record.on_elsewhere(body, step));
+        true
+    }
+
+    /// Connected (again): unanswered frames are repeated now.
+    pub fn handle_up(&mut self, now: Now) {
+        self.up = true;
+        for peer in self.peers_where(Record::repeats) {
+            self.step(&peer, now, |record, step| {
+                record.repeat(step);
+                step.news = true;
+            });
+        }
+    }
+
+    /// The backlog is in: requests that still stand are told (S9). Until the first call after
+    /// [`Self::handle_down`], `Requested` is held back, so that a cancel in the same backlog comes
+    /// first.
+    pub fn handle_caught_up(&mut self, now: Now) {
+        self.caught_up = true;
+        for peer in self.peers_where(|r| r.inn.as_ref().is_some_and(|inn| !inn.shown)) {
+            self.step(&peer, now, |record, step| {
+                if let Some(inn) = &mut record.inn {
+                    inn.shown = true;
+                    let event = inn.requested(step.peer);
+                    step.tell(event);
+                }
+            });
+        }
+    }
+
+    /// Cut off: what arrives after the next connection may be old, so requests are held back until
+    /// the backlog is in (S9); nothing is repeated meanwhile (Q7).
+    pub fn handle_down(&mut self, _now: Now) {
+        self.up = false;
+        self.caught_up = false;
+        for peer in self.peers_where(Record::repeats) {
+            self.timers.remove(&(Timer::Repeat, peer));
+        }
+    }
+
+    /// True when the device is joined to an open session with us.
+    pub fn is_joined(&self, from: &Sender) -> bool {
+        self.peers
+            .record(&from.user)
+            .and_then(|record| record.session.as_ref())
+            .is_some_and(|session| session.devices.contains(&from.device))
     }
 
     /// Connected (again): unanswered frames are repeated now.
@@ -308,32 +375,196 @@ impl Sessions {
 
     /// Message traffic of `conv` came from a device that is in no session with us: tell it `Gone`
     /// so that it stops (S2), unless that would tell a stranger or a blocked peer anything (S4, S5).
-    pub fn handle_stray(&mut self, _from: &Sender, _conv: ConvId, _now: Now) {
-        unimplemented!()
+    pub fn handle_stray(&mut self, from: &Sender, conv: ConvId, now: Now) {
+        let known = self.peers.record(&from.user).is_some_and(|r| !r.blocked);
+        if known && conv == ConvId::between(&self.me.user, &from.user) {
+            self.step(&from.user, now, |record, step| {
+                record.on_stray(from.device, step);
+            });
+        }
     }
 
     /// Time passed.
-    pub fn handle_timeout(&mut self, _now: Now) {
-        unimplemented!()
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some((timer, peer)) = self.timers.pop_due(now.mono) {
+            self.step(&peer, now, |record, step| {
+                // What lapsed is ended by the step itself.
+                if timer == Timer::Repeat {
+                    record.attempts = record.attempts.saturating_add(1);
+                    record.repeat(step);
+                }
+            });
+        }
     }
 
     /// When to call [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        unimplemented!()
+        self.timers.earliest()
     }
 
     /// Where the negotiation with `peer` stands.
-    pub fn state(&self, _peer: &UserId) -> SessionState {
-        unimplemented!()
+    pub fn state(&self, peer: &UserId) -> SessionState {
+        self.peers
+            .record(peer)
+            .map_or(SessionState::Idle, |record| self.state_of(peer, record))
     }
 
     /// Every peer with something other than `Idle`.
     pub fn iter(&self) -> impl Iterator<Item = (&UserId, SessionState)> {
-        core::iter::empty()
+        self.peers
+            .iter()
+            .map(|(peer, record)| (peer, self.state_of(peer, record)))
+            .filter(|(_, state)| *state != SessionState::Idle)
+    }
+
+    /// How many requests were turned away for want of room.
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// What it wants done.
     pub fn effects(&mut self) -> &mut Effects<SessionEvent> {
-        unimplemented!()
+        &mut self.effects
     }
+
+    fn state_of(&self, peer: &UserId, record: &Record) -> SessionState {
+        record.state(ConvId::between(&self.me.user, peer), &self.me.user)
+    }
+
+    fn requester(&self, invite: InviteId) -> Result<UserId, AnswerError> {
+        let peer = self.peers.requester(invite).cloned();
+        peer.ok_or(AnswerError::NoSuchInvite)
+    }
+
+    fn peers_where(&self, wanted: impl Fn(&Record) -> bool) -> Vec<UserId> {
+        self.peers
+            .iter()
+            .filter(|(_, record)| wanted(record))
+            .map(|(peer, _)| peer.clone())
+            .collect()
+    }
+
+    fn has_room(&self) -> bool {
+        self.peers.len() < self.config.max_peers || self.peers.evictable().is_some()
+    }
+
+    /// Runs `change` on the record of `peer`, a blank one when there is none: first ends what has
+    /// lapsed, afterwards stores the row, then queues what was caused, then sets the timers.
+    fn step<T>(
+        &mut self,
+        peer: &UserId,
+        now: Now,
+        change: impl FnOnce(&mut Record, &mut Step<'_>) -> T,
+    ) -> T {
+        let old = self.peers.take(peer);
+        let before = old.as_ref().map(rows::encode);
+        let mut record = old.unwrap_or_default();
+        let mut step = Step {
+            me: &self.me,
+            config: &self.config,
+            rng: &mut self.rng,
+            now,
+            peer,
+            conv: ConvId::between(&self.me.user, peer),
+            caught_up: self.caught_up,
+            room: self.peers.pending_strangers() < self.config.max_pending,
+            acts: Vec::new(),
+            news: false,
+            refused: false,
+        };
+        record.lapse(&mut step);
+        let result = change(&mut record, &mut step);
+        let Step {
+            acts,
+            news,
+            refused,
+            ..
+        } = step;
+        self.refused += u64::from(refused);
+        let after = rows::encode(&record);
+        let blank = after == rows::encode(&Record::default());
+        if before.is_none() && !blank && !record.blocked && !self.make_room() {
+            mark("session-no-room");
+            self.refused += 1;
+            return result;
+        }
+        if blank {
+            if before.is_some() {
+                self.effects.delete(Table::Sessions, key(peer));
+            }
+        } else if before.as_ref() != Some(&after) {
+            record.touched = now.wall.0;
+            self.effects.put(Table::Sessions, key(peer), after);
+        }
+        for act in acts {
+            match act {
+                Act::Send(frame) if planted("session-send-before-persist") => {
+                    self.effects.send(frame);
+                }
+                Act::Send(frame) => self.effects.send(frame.gated()),
+                Act::Tell(event) => self.effects.emit_gated(event),
+            }
+        }
+        self.set_timers(peer, &mut record, news, now);
+        if !blank {
+            self.peers.put(peer.clone(), record);
+        }
+        result
+    }
+
+    fn set_timers(&mut self, peer: &UserId, record: &mut Record, news: bool, now: Now) {
+        let key = (Timer::Lapse, peer.clone());
+        match record.lapses() {
+            Some(at) => self.timers.set(key, now.mono_at(at)),
+            None => {
+                self.timers.remove(&key);
+            }
+        }
+        let key = (Timer::Repeat, peer.clone());
+        if !self.up || !record.repeats() {
+            self.timers.remove(&key);
+        } else if news || self.timers.due(&key).is_none() {
+            if news {
+                record.attempts = 0;
+            }
+            let wait = self.wait(record.attempts);
+            self.timers.set(key, now.mono + wait);
+        }
+    }
+
+    /// Full jitter, but never sooner than a quarter of the first wait (Q7).
+    fn wait(&mut self, attempts: u32) -> Duration {
+        let (first, max) = (self.config.resend_first, self.config.resend_max);
+        let factor = 1u32.checked_shl(attempts).unwrap_or(u32::MAX);
+        let jitter = self.rng.jitter(first.saturating_mul(factor).min(max));
+        jitter.max(first / 4).max(Duration::from_micros(1))
+    }
+
+    /// Makes room for one more record; false when there is none.
+    fn make_room(&mut self) -> bool {
+        if self.peers.len() < self.config.max_peers {
+            return true;
+        }
+        let Some(peer) = self.peers.evictable().cloned() else {
+            return false;
+        };
+        mark("session-evicted");
+        self.peers.take(&peer);
+        self.timers.remove(&(Timer::Lapse, peer.clone()));
+        self.timers.remove(&(Timer::Repeat, peer.clone()));
+        self.effects.delete(Table::Sessions, key(&peer));
+        true
+    }
+}
+
+fn key(peer: &UserId) -> Vec<u8> {
+    peer.as_str().as_bytes().to_vec()
+}
+
+fn short(text: &str) -> Result<(), AnswerError> {
+    let bytes = text.len();
+    if bytes > MAX_TEXT {
+        return Err(AnswerError::TooLong { bytes });
+    }
+    Ok(())
 }

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::BoundedStr;
+use super::{BoundedStr, BoundedVec};
+
+/// The most devices of one person in one session (S8).
+pub const MAX_JOINED: usize = 16;
 
 /// "May I talk with you?" Carries the secret from which the private topic is derived (S10).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +21,8 @@ pub struct Request {
     pub note: BoundedStr<512>,
     /// Milliseconds from `sent_at` until it lapses (S9).
     pub ttl_ms: u64,
-    /// The requester's wall clock, for display and ageing in mailboxes.
+    /// The requester's wall clock, for display and ageing in mailboxes; grows from each request
+    /// of a device to its next, so that a late copy of an older one is known as such.
     pub sent_at: u64,
 }
 
@@ -27,6 +31,10 @@ pub struct Request {
 pub struct Accept {
     /// The request it answers.
     pub invite: [u8; 16],
+    /// The device that made the request: its record decides, its siblings stay silent.
+    pub inviter: [u8; 32],
+    /// The answering device's own crossing request, which this acceptance replaces (S1).
+    pub over: Option<[u8; 16]>,
 }
 
 /// The requester's record says the session is on; names every device that is joined (S8).
@@ -34,8 +42,8 @@ pub struct Accept {
 pub struct Confirm {
     /// The request it confirms.
     pub invite: [u8; 16],
-    /// The device that leads the accepting side (S8).
-    pub leader: [u8; 32],
+    /// The devices that are joined, in ascending order; the first leads (S8).
+    pub joined: BoundedVec<[u8; 32], MAX_JOINED>,
 }
 
 /// "No", told to the requester. A silent rejection sends nothing (S4).
@@ -66,6 +74,8 @@ pub struct Gone {
 /// To one's own other devices: the request was dealt with here (S8).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Elsewhere {
+    /// Who made the request.
+    pub peer: BoundedStr<256>,
     /// The request.
     pub invite: [u8; 16],
     /// True when it was accepted, false when it was rejected.
