@@ -147,9 +147,9 @@ impl Record {
             self.withdraw(End::Expired, &CloseReason::Expired, step);
         }
         self.closings.retain(|closing| closing.until > now);
-        if let Some(session) = &mut self.session {
-            // Their record decides whenever it is heard again; we only stop repeating.
-            session.unconfirmed.take_if(|until| *until <= now);
+        let session = self.session.as_ref();
+        if session.is_some_and(|s| s.unconfirmed.is_some_and(|until| until <= now)) {
+            self.leave(End::Expired, CloseReason::Expired, step);
         }
     }
 
@@ -242,7 +242,7 @@ impl Record {
             self.ours.note(invite, End::Closed);
         }
         // A stranger learns nothing, not even that somebody reads.
-        let known = self.contact || self.ours.of(invite).is_some();
+        let known = !self.is_stranger();
         if known {
             if self.ours.of(invite).is_none() {
                 self.theirs.note(invite, End::Closed);
@@ -304,7 +304,7 @@ impl Record {
             .session
             .as_ref()
             .is_some_and(|s| s.devices.contains(&from));
-        if joined || !self.contact {
+        if joined || self.is_stranger() {
             return;
         }
         if let Some(invite) = self.ended {

@@ -24,9 +24,7 @@ mod step;
 mod tests;
 mod types;
 
-pub use types::{
-    AnswerError, CloseReason, Rejection, RequestError, SessionEvent, SessionState,
-};
+pub use types::{AnswerError, CloseReason, Rejection, RequestError, SessionEvent, SessionState};
 
 use core::time::Duration;
 
@@ -350,27 +348,6 @@ impl Sessions {
             .record(&from.user)
             .and_then(|record| record.session.as_ref())
             .is_some_and(|session| session.devices.contains(&from.device))
-    }
-
-    /// Connected (again): unanswered frames are repeated now.
-    pub fn handle_up(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// The backlog is in: requests that still stand are told (S9).
-    pub fn handle_caught_up(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// Cut off: what arrives after the next connection may be old, so requests are held back until
-    /// the backlog is in (S9); nothing is repeated meanwhile (Q7).
-    pub fn handle_down(&mut self, _now: Now) {
-        unimplemented!()
-    }
-
-    /// True when the device is joined to an open session with us.
-    pub fn is_joined(&self, _from: &Sender) -> bool {
-        unimplemented!()
     }
 
     /// Message traffic of `conv` came from a device that is in no session with us: tell it `Gone`

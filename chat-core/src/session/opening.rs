@@ -234,7 +234,7 @@ impl Record {
                 step.send_gone(invite, end.code());
                 true
             }
-            None if self.contact => {
+            None if !self.is_stranger() => {
                 step.send_gone(invite, End::Closed.code());
                 true
             }

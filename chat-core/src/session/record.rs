@@ -116,7 +116,7 @@ pub(super) struct Session {
     pub(super) ours: bool,
     /// The peer's joined devices, ascending (S8).
     pub(super) devices: Vec<DeviceId>,
-    /// We accepted and the requester has not confirmed: `Accept` is repeated until then.
+    /// We accepted and the requester has not confirmed: `Accept` is repeated, at most until then.
     pub(super) unconfirmed: Option<UnixMillis>,
     /// Our own crossing request, which stands again when theirs turns out to be void (S1, S2).
     pub(super) over: Option<Ours>,
@@ -231,6 +231,11 @@ impl Record {
     /// True when neither a request of ours, a session nor a farewell is under way.
     pub(super) fn is_settled(&self) -> bool {
         self.out.is_none() && self.session.is_none() && self.closings.is_empty()
+    }
+
+    /// True when we never asked this peer nor had a session with it: it is told nothing.
+    pub(super) fn is_stranger(&self) -> bool {
+        !self.contact && self.ended.is_none() && self.ours.0.is_empty()
     }
 
     /// True for a request from somebody we never dealt with.

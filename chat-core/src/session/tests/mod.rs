@@ -1,0 +1,4 @@
+mod laws;
+mod transcripts;
+mod units;
+mod world;
