@@ -38,6 +38,9 @@ pub(super) struct Flight {
     body: Body,
 }
 
+/// Sender, receiver and what the frame says.
+type Repeat = (String, String, String);
+
 pub(super) struct World {
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) flights: Vec<Flight>,
@@ -49,7 +52,7 @@ pub(super) struct World {
     invites: Vec<InviteId>,
     channels: Vec<Channel>,
     /// While time passes: frames are counted instead of logged one by one.
-    repeats: Option<BTreeMap<(String, String, String), (usize, Flight)>>,
+    repeats: Option<BTreeMap<Repeat, (usize, Flight)>>,
 }
 
 pub(super) fn user(name: &str) -> UserId {
