@@ -72,7 +72,7 @@ fn flights(world: &World, wanted: &[&str]) -> Vec<usize> {
         .iter()
         .flat_map(|w| {
             let hits: Vec<_> = world.flights.iter().filter(|f| matches(f, w)).collect();
-            assert!(!hits.is_empty(), "nothing in flight for {w}");
+            assert!(!hits.is_empty(), "nothing in flight for {w}\n{}", world.log);
             hits.into_iter().map(|f| f.number).collect::<Vec<_>>()
         })
         .collect()
