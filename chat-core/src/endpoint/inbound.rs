@@ -11,7 +11,7 @@ use crate::id::{ConvId, GroupId};
 use crate::identity::{Sender, Standing as KeyStanding};
 use crate::link::LinkState;
 use crate::time::{Now, Timestamp};
-use crate::wire::{self, Body};
+use crate::wire::{self, Body, DecodeError};
 
 impl Endpoint {
     /// Bytes that arrived on `channel`. `live` is false for a stored last value of unknown age.
@@ -40,11 +40,14 @@ impl Endpoint {
         if !self.budget.allow(&key, now.mono) {
             return Err((None, Fault::Flood));
         }
-        let opened = wire::open(header, channel, &*self.verifier).map_err(|error| {
+        let opened = wire::open(header, channel, &*self.verifier);
+        // Only what nobody signed is charged to nobody: a key pays for junk that it did sign.
+        if matches!(opened, Err(DecodeError::BadSignature)) {
             self.budget.charge_junk(now.mono);
-            (None, Fault::Decode(error))
-        })?;
-        self.budget.charge(&key, now.mono);
+        } else {
+            self.budget.charge(&key, now.mono);
+        }
+        let opened = opened.map_err(|error| (None, Fault::Decode(error)))?;
         let from = match self.pins.handle_claim(&opened.key, &opened.user, now) {
             KeyStanding::Trusted(sender) => sender,
             KeyStanding::Refused => return Err((None, Fault::Untrusted)),
