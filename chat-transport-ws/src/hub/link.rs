@@ -1,0 +1,339 @@
+//! The task of one connection: pulls frames from the machine and writes them, reads ops and feeds
+//! them in. Frames are joined per wake-up: all are fed, then flushed once.
+
+use core::future::poll_fn;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use chat_core::id::UserId;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::auth::{AuthError, Credentials};
+use super::server::{Shared, Upgrade};
+use super::state::{ConnId, Frame, OpenError};
+use crate::proto::{ClientOp, CloseReason, Frames, Hello, HubOp};
+
+/// The peer must answer a close within this.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// Messages read before what they caused is written.
+const READ_TURN: usize = 32;
+/// A larger buffer is given back once it is empty.
+const KEEP_FRAMES: usize = 64;
+
+enum End {
+    /// The peer is gone.
+    Gone,
+    /// Say why, then close.
+    Closing(CloseReason),
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve<S>(shared: &Shared, mut ws: WebSocketStream<S>, upgrade: Upgrade)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let limit = shared.limits().handshake;
+    let first = match timeout(limit, first_message(&mut ws)).await {
+        Ok(Some(first)) => first,
+        Ok(None) => return,
+        Err(_) => return refuse(&mut ws, CloseReason::Protocol, "say hello first", None).await,
+    };
+    let mut frames = Frames::from_client(&first);
+    let Some(Ok(ClientOp::Hello(mut hello))) = frames.next() else {
+        return refuse(&mut ws, CloseReason::Protocol, "say hello first", None).await;
+    };
+    match authenticate(shared, &hello, upgrade).await {
+        Ok(user) => hello.user = user,
+        Err(AuthError::Denied { text }) => {
+            return refuse(&mut ws, CloseReason::TokenRefused, &text, None).await;
+        }
+        Err(AuthError::TryLater { after }) => {
+            return refuse(&mut ws, CloseReason::TryLater, "try later", Some(after)).await;
+        }
+    }
+    let mut wakes = Vec::new();
+    let opened = shared.with(&mut wakes, |machine, now| {
+        let id = machine.handle_open(&hello, now)?;
+        for op in frames {
+            match op {
+                Ok(op) => machine.handle_op(id, op, now),
+                Err(_) => machine.close(id, CloseReason::Protocol, now),
+            }
+        }
+        Ok(id)
+    });
+    let id = match opened {
+        Ok(id) => id,
+        Err(error @ OpenError::Will) => {
+            let text = error.to_string();
+            return refuse(&mut ws, CloseReason::TokenRefused, &text, None).await;
+        }
+        Err(error @ (OpenError::Full | OpenError::Stopping)) => {
+            let (text, after) = (error.to_string(), Some(Duration::from_secs(5)));
+            return refuse(&mut ws, CloseReason::TryLater, &text, after).await;
+        }
+    };
+    drop(first);
+
+    let mut link = Link {
+        shared,
+        ws,
+        open: Open { shared, id },
+        frames: VecDeque::new(),
+        flushing: false,
+        blocked: false,
+        wakes,
+    };
+    let end = poll_fn(|cx| link.poll_turn(cx)).await;
+    let Link {
+        mut ws,
+        frames,
+        open,
+        ..
+    } = link;
+    // The session is free before the goodbyes, which may take seconds.
+    drop(open);
+    let reason = match end {
+        End::Gone => None,
+        End::Closing(reason) => Some(reason),
+    };
+    let _in_time = timeout(CLOSE_DEADLINE, farewell(&mut ws, frames, reason, "")).await;
+}
+
+/// Tells the machine when the connection ends in whatever way, the task being dropped included.
+struct Open<'a> {
+    shared: &'a Shared,
+    id: ConnId,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        let id = self.id;
+        (self.shared).with(&mut Vec::new(), |machine, now| {
+            machine.handle_closed(id, now)
+        });
+    }
+}
+
+async fn first_message<S>(ws: &mut WebSocketStream<S>) -> Option<Bytes>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match ws.next().await? {
+            Ok(Message::Binary(message)) => return Some(message),
+            Ok(Message::Ping(_) | Message::Pong(_)) => {}
+            // Anything else is no hello, and is told so.
+            Ok(_) => return Some(Bytes::new()),
+            Err(_) => return None,
+        }
+    }
+}
+
+async fn authenticate(
+    shared: &Shared,
+    hello: &Hello<'_>,
+    upgrade: Upgrade,
+) -> Result<UserId, AuthError> {
+    let credentials = Credentials {
+        token: upgrade.token.or_else(|| hello.token.map(str::to_owned)),
+        user: hello.user.clone(),
+        device: hello.device,
+        peer: upgrade.peer,
+    };
+    let answer = shared.authenticator().authenticate(credentials);
+    let Ok(answer) = timeout(shared.limits().handshake, answer).await else {
+        return Err(AuthError::TryLater {
+            after: Duration::from_secs(5),
+        });
+    };
+    answer.and_then(|user| {
+        if user == hello.user {
+            return Ok(user);
+        }
+        Err(AuthError::Denied {
+            text: "the token is another user's".to_owned(),
+        })
+    })
+}
+
+async fn refuse<S>(
+    ws: &mut WebSocketStream<S>,
+    reason: CloseReason,
+    text: &str,
+    after: Option<Duration>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut bytes = Vec::new();
+    HubOp::Refused {
+        code: reason.code(),
+        text,
+        retry_ms: after.map(|d| u32::try_from(d.as_millis()).unwrap_or(u32::MAX)),
+    }
+    .encode(&mut bytes);
+    let frames = VecDeque::from([Frame::Own(bytes)]);
+    let _in_time = timeout(CLOSE_DEADLINE, farewell(ws, frames, Some(reason), text)).await;
+}
+
+/// Writes the last frames and the close, and waits for the peer's. We close TCP first.
+async fn farewell<S>(
+    ws: &mut WebSocketStream<S>,
+    frames: VecDeque<Frame>,
+    reason: Option<CloseReason>,
+    text: &str,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    for frame in frames {
+        if ws.feed(message(frame)).await.is_err() {
+            return;
+        }
+    }
+    let close = reason.map(|reason| CloseFrame {
+        code: reason.code().into(),
+        reason: text.chars().take(100).collect::<String>().into(),
+    });
+    // An error here means that the peer closed before us.
+    if ws.send(Message::Close(close)).await.is_err() && ws.flush().await.is_err() {
+        return;
+    }
+    while let Some(Ok(_)) = ws.next().await {}
+    // After a broken frame the rest is unreadable; a socket closed with unread bytes would reset
+    // the connection and take our goodbye with it.
+    let io = ws.get_mut();
+    if io.shutdown().await.is_ok() {
+        let mut rest = [0; 512];
+        while io.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+    }
+}
+
+fn message(frame: Frame) -> Message {
+    match frame {
+        Frame::Shared(bytes) => Message::Binary(bytes),
+        Frame::Own(bytes) => Message::binary(bytes),
+        Frame::Ping => Message::Ping(Bytes::new()),
+    }
+}
+
+struct Link<'a, S> {
+    shared: &'a Shared,
+    ws: WebSocketStream<S>,
+    open: Open<'a>,
+    frames: VecDeque<Frame>,
+    /// The socket has not taken everything yet.
+    flushing: bool,
+    /// The machine knows that.
+    blocked: bool,
+    wakes: Vec<Waker>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let id = self.open.id;
+        loop {
+            let (ready, out) = (!self.flushing, &mut self.frames);
+            let pulled = self.shared.with(&mut self.wakes, |machine, now| {
+                machine.poll_frames(id, ready, cx.waker(), now, out)
+            });
+            if let Some(reason) = pulled.closing {
+                return Poll::Ready(End::Closing(reason));
+            }
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(())) => self.flushing = false,
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
+                Poll::Pending => self.flushing = true,
+            }
+            if self.flushing != self.blocked {
+                self.blocked = self.flushing;
+                let blocked = self.blocked;
+                (self.shared).with(&mut self.wakes, |m, now| m.handle_blocked(id, blocked, now));
+            }
+            // `ready` was false before, so nothing was pulled although there is room now.
+            if !self.flushing && (pulled.more || !ready) {
+                continue;
+            }
+            if pulled.congested {
+                return Poll::Pending;
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Feeds all, then flushes once.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        while !self.frames.is_empty() {
+            match Pin::new(&mut self.ws).poll_ready(cx)? {
+                Poll::Ready(()) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+            if let Some(frame) = self.frames.pop_front() {
+                Pin::new(&mut self.ws).start_send(message(frame))?;
+            }
+        }
+        if self.frames.capacity() > KEEP_FRAMES {
+            self.frames = VecDeque::new();
+        }
+        Pin::new(&mut self.ws).poll_flush(cx)
+    }
+
+    /// Reads some messages. `Ready` when there was at least one: answers may be due.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        for turn in 0..READ_TURN {
+            match Pin::new(&mut self.ws).poll_next(cx) {
+                Poll::Ready(Some(Ok(message))) => {
+                    if matches!(message, Message::Close(_)) {
+                        return Poll::Ready(Err(End::Gone));
+                    }
+                    self.handle(&message);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    let reason = match error {
+                        Error::Capacity(_) => CloseReason::TooLarge,
+                        Error::Protocol(_) | Error::Utf8(_) => CloseReason::Protocol,
+                        _ => return Poll::Ready(Err(End::Gone)),
+                    };
+                    let id = self.open.id;
+                    (self.shared).with(&mut self.wakes, |m, now| m.close(id, reason, now));
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(None) => return Poll::Ready(Err(End::Gone)),
+                Poll::Pending if turn == 0 => return Poll::Pending,
+                Poll::Pending => return Poll::Ready(Ok(())),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn handle(&mut self, message: &Message) {
+        let id = self.open.id;
+        self.shared.with(&mut self.wakes, |machine, now| {
+            // We look at our own queue after this anyway.
+            machine.handle_heard(id, now);
+            match message {
+                Message::Binary(bytes) => {
+                    for op in Frames::from_client(bytes) {
+                        match op {
+                            Ok(op) => machine.handle_op(id, op, now),
+                            Err(_) => machine.close(id, CloseReason::Protocol, now),
+                        }
+                    }
+                }
+                Message::Text(_) => machine.close(id, CloseReason::Protocol, now),
+                _ => {}
+            }
+        });
+    }
+}
