@@ -568,3 +568,26 @@ fn the_model_broker_sees_every_repeat() {
     assert!(link.is_up());
     assert_eq!(broker.session.len(), 1);
 }
+
+#[cfg(feature = "probe")]
+#[test]
+fn the_planted_bugs_bite() {
+    use crate::probe::plant;
+
+    for bug in ["link-no-resubscribe", "link-connected-early"] {
+        for planted in [None, Some(bug)] {
+            plant(planted);
+            let mut link = link(1);
+            link.subscribe(channel(1), at(0));
+            link.open(at(0));
+            link.handle_link(&up(false, true), at(1));
+            link.handle_link(&LinkEvent::Subscribed(channel(1)), at(2));
+            link.handle_link(&down(DownReason::Lost), at(3));
+            link.handle_link(&LinkEvent::Reachable, at(4));
+            link.handle_link(&up(false, true), at(5));
+            // The session was lost: not up before the channel is there again.
+            assert_eq!(link.is_up(), planted.is_some(), "{bug}");
+        }
+    }
+    plant(None);
+}

@@ -398,3 +398,24 @@ proptest! {
         }
     }
 }
+
+#[cfg(feature = "probe")]
+#[test]
+fn the_planted_bugs_bite() {
+    use crate::probe::plant;
+
+    for (bug, from, stale) in [
+        ("lobby-card-from-anybody", "mallory", card(1, "ann", 9, 9)),
+        ("lobby-old-card-wins", "ann", card(1, "ann", 9, 1)),
+    ] {
+        for planted in [None, Some(bug)] {
+            plant(planted);
+            let mut lobbies = inside();
+            lobbies.handle_card(&plaza(), &sender("ann"), &card(1, "ann", 3, 5), at(0));
+            lobbies.handle_card(&plaza(), &sender(from), &stale, at(1));
+            let right = lobbies.groups(&plaza()) == [listing(1, "ann", 3)];
+            assert_eq!(right, planted.is_none(), "{bug}");
+        }
+    }
+    plant(None);
+}
