@@ -1,516 +1,488 @@
-//! Groups: a signed, hash-chained log under one leader (rules G1, G2, G9–G19; the Baton,
-//! reliability section 1).
+//! Groups: a signed, hash-chained log under one leader (rules G1, G2, G9–G19, G23; the Baton,
+//! reliability sections 1.2–1.4).
+//!
+//! The leader appends, persists, then publishes; everybody folds the same log to the same roster.
+//! Any holder serves entries, because they prove themselves. The lead passes by hand-over: the
+//! target accepts, the leader logs `Handover`, the target logs `Claim` with a greater round.
+//!
+//! Guarantees: nothing that is not signed by the reigning leader changes a roster; a head never
+//! decreases; no frame reports or publishes what is not durable; a request that stands is repeated
+//! until the answer is final; no frame that arrives makes us send more than [`serve::RATE`] frames
+//! per second to one device.
+//!
+//! Bounds: groups, roster and waiting requests by configuration, the log by
+//! [`chain::MAX_ENTRIES`]; each command says `Full` there.
 
+mod chain;
+mod entry;
+mod handover;
+mod joins;
+mod lead;
+mod member;
+mod roster;
+mod rows;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use core::time::Duration;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use types::{
+    Audience, Change, GroupError, GroupEvent, GroupView, JoinRequest, LeavePlan, Member,
+    Membership, Verdict,
+};
+
+use self::chain::Chain;
+use self::roster::Way;
+use self::rows::{GroupRow, Record, Stage, Waiting};
+use self::serve::Served;
+use crate::channel::Channel;
 use crate::config::GroupConfig;
-use crate::delivery::Standing;
-use crate::effect::{Effects, RestoreError, Row};
+use crate::deadline::DeadlineIndex;
+use crate::effect::{Effects, Outgoing, RestoreError, Row, Table};
 use crate::id::{DeviceId, GroupId, GroupName, RequestId, UserId};
 use crate::identity::{Sender, Signer, Verifier};
 use crate::rng::Rng;
-use crate::time::{Now, Timestamp};
+use crate::time::{Now, Timestamp, UnixMillis};
 use crate::wire::Body;
 
-/// One member.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub struct Member {
-    /// The person.
-    pub user: UserId,
-    /// Its device.
-    pub device: DeviceId,
-    /// The log index of its admission: the smaller, the more senior.
-    pub since: u64,
+/// The longest note or reason, in bytes.
+const MAX_TEXT: usize = 512;
+/// First wait before a request is repeated.
+const RESEND_FIRST: Duration = Duration::from_secs(2);
+
+/// What a deadline is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Timer {
+    /// The leader shows that it lives, and repeats an open offer or hand-over.
+    Beat,
+    /// A request or a leave of ours is repeated.
+    Resend,
+    /// Our request lapses.
+    Lapse,
+    /// The oldest waiting request lapses.
+    Waiting,
+    /// Our head is reported to the leader.
+    Ack,
+    /// The missing part of the log is asked for.
+    Fetch,
+    /// A member that heard nothing asks around.
+    Sync,
 }
 
-/// A group as this device sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GroupView {
-    /// It.
-    pub group: GroupId,
-    /// Its name.
-    pub name: GroupName,
-    /// Who leads; `None` while we only asked to join.
-    pub leader: Option<UserId>,
-    /// The members, most senior first.
-    pub roster: Vec<Member>,
-    /// The round of the reigning term.
-    pub round: u64,
-    /// The head of the log.
-    pub index: u64,
-    /// Join requests that wait for an answer; only the leader sees them.
-    pub requests: Vec<JoinRequest>,
-    /// Our own standing.
-    pub mine: Membership,
-}
-
-/// Our own standing in a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Membership {
-    /// We asked.
-    Asking,
-    /// We are in.
-    Member,
-    /// We are in and lead.
-    Leader,
-    /// We said that we leave; the log does not show it yet.
-    Leaving,
-    /// We left.
-    Left,
-    /// We were removed.
-    Kicked,
-    /// We were refused.
-    Denied,
-}
-
-/// Somebody asks to join.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct JoinRequest {
-    /// Names the request.
-    pub request: RequestId,
-    /// Who.
-    pub user: UserId,
-    /// In their words.
-    pub note: String,
-}
-
-/// A change of the roster or the lead (G13).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Change {
-    /// The group exists.
-    Created,
-    /// Somebody was let in.
-    Admitted {
-        /// Who.
-        user: UserId,
-    },
-    /// Somebody left of their own accord.
-    Left {
-        /// Who.
-        user: UserId,
-    },
-    /// Somebody was removed.
-    Kicked {
-        /// Who.
-        user: UserId,
-        /// In the leader's words.
-        reason: String,
-    },
-    /// The lead passed on.
-    Leader {
-        /// To whom.
-        user: UserId,
-    },
-    /// The name changed.
-    Renamed {
-        /// To what.
-        name: GroupName,
-    },
-    /// The last member left (G23).
-    Closed,
-}
-
-/// Something happened in a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GroupEvent {
-    /// The log grew by a change that people care about.
-    Changed {
-        /// Where.
-        group: GroupId,
-        /// What.
-        change: Change,
-        /// Who did it.
-        by: UserId,
-        /// The round of the term.
-        round: u64,
-        /// The log index.
-        index: u64,
-    },
-    /// We are in. Messages from before are not ours to see: a gap marks them (G16).
-    Joined {
-        /// Where.
-        group: GroupId,
-    },
-    /// Our request was refused.
-    Denied {
-        /// Where.
-        group: GroupId,
-        /// In the leader's words.
-        reason: String,
-    },
-    /// Nobody answered our request in time (G14).
-    JoinExpired {
-        /// Where.
-        group: GroupId,
-    },
-    /// We are out (G11).
-    Removed {
-        /// Where.
-        group: GroupId,
-        /// Who did it.
-        by: UserId,
-        /// In their words.
-        reason: String,
-    },
-    /// Somebody asks us, the leader, to be let in.
-    JoinRequested {
-        /// Where.
-        group: GroupId,
-        /// The request.
-        request: JoinRequest,
-    },
-    /// A request was answered elsewhere, withdrawn or has lapsed.
-    JoinSettled {
-        /// Where.
-        group: GroupId,
-        /// The request.
-        request: RequestId,
-    },
-    /// The leader asks us to lead (G18); answer with `answer_offer`.
-    LeadOffered {
-        /// Where.
-        group: GroupId,
-        /// Who asks.
-        by: UserId,
-    },
-    /// The member whom we asked to lead said no.
-    LeadDeclined {
-        /// Where.
-        group: GroupId,
-        /// Who.
-        by: UserId,
-    },
-}
-
-impl GroupEvent {
-    /// The group it happened in.
-    pub fn group(&self) -> GroupId {
-        match self {
-            Self::Changed { group, .. }
-            | Self::Joined { group }
-            | Self::Denied { group, .. }
-            | Self::JoinExpired { group }
-            | Self::Removed { group, .. }
-            | Self::JoinRequested { group, .. }
-            | Self::JoinSettled { group, .. }
-            | Self::LeadOffered { group, .. }
-            | Self::LeadDeclined { group, .. } => *group,
-        }
-    }
-}
-
-/// Who gets what we send to a group now (G10).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Audience {
-    /// The members, ourselves left out.
-    pub members: Vec<Member>,
-    /// The log index that this follows from.
-    pub index: u64,
-    /// The index of our own admission: older messages are not ours (G16).
-    pub since: u64,
-}
-
-/// Why a group command was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum GroupError {
-    /// No such group here.
-    #[error("no such group is known here; join it first")]
-    NoSuchGroup,
-    /// Only the leader may.
-    #[error("only the leader may do this; ask {leader}")]
-    NotLeader {
-        /// Who leads.
-        leader: UserId,
-    },
-    /// We are no member.
-    #[error("you are no member of this group; ask to join")]
-    NotMember,
-    /// We are one already.
-    #[error("you are a member of this group")]
-    AlreadyMember,
-    /// No such request.
-    #[error("no such join request stands; it was answered or withdrawn")]
-    NoSuchRequest,
-    /// The user is no member.
-    #[error("{user} is no member of this group")]
-    NoSuchMember {
-        /// Who.
-        user: UserId,
-    },
-    /// The leader may not leave without a successor while others remain (G2).
-    #[error("others remain: hand the lead over as the plan says, or kick them first")]
-    NeedsSuccessor,
-    /// One cannot do this to oneself.
-    #[error("this cannot be done to oneself; use leave")]
-    Oneself,
-    /// A bound is reached.
-    #[error("the limit of {max} {what} is reached; make room first")]
-    Full {
-        /// Of what.
-        what: &'static str,
-        /// The bound.
-        max: usize,
-    },
-    /// A text is too long.
-    #[error("the text has {bytes} bytes; shorten it to 512")]
-    TooLong {
-        /// Its length.
-        bytes: usize,
-    },
-    /// The lead is being handed over.
-    #[error("the lead is being handed over; wait for the new leader")]
-    HandingOver,
-}
-
-/// What leaving would do, shown before it is done (G2).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LeavePlan {
-    /// The group.
-    pub group: GroupId,
-    /// Who would lead afterwards; `None` when we do not lead or nobody else is in.
-    pub successor: Option<UserId>,
-    /// True when the group closes with us (G23).
-    pub closes: bool,
-}
-
-/// What the group says of the author of a message (G9, G10, G20).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Verdict {
-    /// Take it.
-    Take(Standing),
-    /// We lack the log that would tell: keep it out for now, do not acknowledge.
-    NotYet,
-    /// Not a member when it wrote: refuse it.
-    Stranger,
+/// One group as this device holds it.
+#[derive(Debug, Default)]
+struct Group {
+    record: Record,
+    chain: Option<Chain>,
+    joins: BTreeMap<RequestId, Waiting>,
+    /// Refused and withdrawn requests, newest last, so that a late copy does not ask again.
+    settled: Vec<(RequestId, DeviceId)>,
+    /// The heads that members reported to us, the leader.
+    acks: BTreeMap<DeviceId, u64>,
+    /// The next wait before a repeat.
+    backoff: Duration,
+    /// Whom to ask for the missing part of the log.
+    source: Option<UserId>,
+    /// When that was last done.
+    fetched: Option<Timestamp>,
+    /// When the reigning leader was last heard.
+    heard: Option<Timestamp>,
+    /// The open offer of the lead to us: its number, and our answer.
+    offered: Option<(u64, Option<bool>)>,
+    /// The last equivocation that was told.
+    reported: u64,
 }
 
 /// All groups of one device.
 #[derive(Debug)]
-pub struct Groups {}
+pub struct Groups {
+    me: Sender,
+    signer: Arc<dyn Signer>,
+    verifier: Arc<dyn Verifier>,
+    config: GroupConfig,
+    rng: Rng,
+    groups: BTreeMap<GroupId, Group>,
+    timers: DeadlineIndex<(GroupId, Timer)>,
+    served: Served,
+    up: bool,
+    effects: Effects<GroupEvent>,
+}
+
+impl Group {
+    /// Our standing; `None` when there is nothing to show.
+    fn standing(&self, me: &Sender) -> Option<Membership> {
+        let record = &self.record;
+        let stage = record.asking.as_ref().map(|asking| asking.stage);
+        if stage == Some(Stage::Open) {
+            return Some(Membership::Asking);
+        }
+        let denied = (stage == Some(Stage::Denied)).then_some(Membership::Denied);
+        let (Some(chain), Some(nonce)) = (&self.chain, record.nonce) else {
+            return denied;
+        };
+        let roster = &chain.roster;
+        if roster.sits(me.device, nonce) {
+            return Some(if record.leaving == Some(nonce) {
+                Membership::Leaving
+            } else if roster.leader.device == me.device {
+                Membership::Leader
+            } else {
+                Membership::Member
+            });
+        }
+        let gone = roster.gone.get(&(me.device, nonce))?;
+        denied.or(Some(match gone.way {
+            Way::Kicked => Membership::Kicked,
+            Way::Left | Way::Replaced => Membership::Left,
+        }))
+    }
+
+    /// The chain, when we are in it. A leaver is still in.
+    fn inside(&self, me: &Sender) -> Option<&Chain> {
+        let chain = self.chain.as_ref()?;
+        let sits = chain.roster.sits(me.device, self.record.nonce?);
+        sits.then_some(chain)
+    }
+
+    /// The chain, when we lead it. True until somebody claims, also during a hand-over.
+    fn leading(&self, me: &Sender) -> Option<&Chain> {
+        self.inside(me)
+            .filter(|chain| chain.roster.leader.device == me.device)
+    }
+}
 
 impl Groups {
     /// In no group.
     pub fn new(
-        _me: Sender,
-        _signer: Arc<dyn Signer>,
-        _verifier: Arc<dyn Verifier>,
-        _config: GroupConfig,
-        _rng: Rng,
+        me: Sender,
+        signer: Arc<dyn Signer>,
+        verifier: Arc<dyn Verifier>,
+        config: GroupConfig,
+        rng: Rng,
     ) -> Self {
-        unimplemented!()
+        Self {
+            me,
+            signer,
+            verifier,
+            config,
+            rng,
+            groups: BTreeMap::new(),
+            timers: DeadlineIndex::default(),
+            served: Served::default(),
+            up: false,
+            effects: Effects::default(),
+        }
     }
 
-    /// Takes back a row of `Groups` or `Chain` (rows of one table come in key order, `Groups` first).
+    /// Takes back a row of `Groups` or `Chain` (rows of one table come in key order, `Groups`
+    /// first).
     ///
     /// # Errors
     /// [`RestoreError`] when the row is damaged.
-    pub fn restore(&mut self, _row: &Row, _now: Now) -> Result<(), RestoreError> {
-        unimplemented!()
+    pub fn restore(&mut self, row: &Row, _now: Now) -> Result<(), RestoreError> {
+        self.take_row(row).ok_or_else(|| RestoreError::of(row))
     }
 
-    /// After the restored rows: checks the chains, arms timers, tells `JoinRequested` again.
-    pub fn resume(&mut self, _now: Now) {
-        unimplemented!()
+    fn take_row(&mut self, row: &Row) -> Option<()> {
+        if row.table == Table::Chain {
+            let (id, index) = rows::read_chain_key(&row.key)?;
+            let chain = &mut self.groups.get_mut(&id)?.chain;
+            match chain {
+                None if index == 1 => *chain = Some(Chain::begin(&row.value, id)?),
+                Some(chain) if index == chain.index() + 1 => {
+                    chain.extend(&row.value, &*self.verifier)?;
+                }
+                // Only an unbroken log is one.
+                _ => return None,
+            }
+            return Some(());
+        }
+        match rows::read_group(&row.key, &row.value)? {
+            GroupRow::Own(id, record) => {
+                self.groups.entry(id).or_default().record = record;
+            }
+            GroupRow::Join(id, request, waiting) => {
+                let group = self.groups.get_mut(&id)?;
+                group.joins.insert(request, waiting);
+            }
+        }
+        Some(())
     }
 
-    /// Creates a group that we lead.
-    ///
-    /// # Errors
-    /// [`GroupError::Full`].
-    pub fn create(&mut self, _name: &GroupName, _now: Now) -> Result<GroupId, GroupError> {
-        unimplemented!()
+    /// After the restored rows: arms timers, tells `JoinRequested` again.
+    pub fn resume(&mut self, now: Now) {
+        let ids: Vec<_> = self.groups.keys().copied().collect();
+        for id in ids {
+            let group = &self.groups[&id];
+            if group.leading(&self.me).is_some() {
+                for request in group.shown_requests() {
+                    let event = GroupEvent::JoinRequested { group: id, request };
+                    self.effects.emit(event);
+                }
+            }
+            self.arm(id, now);
+        }
     }
 
-    /// Asks to join.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub fn join(
-        &mut self,
-        _group: GroupId,
-        _note: &str,
-        _now: Now,
-    ) -> Result<RequestId, GroupError> {
-        unimplemented!()
-    }
-
-    /// Takes our request back (G14).
-    ///
-    /// # Errors
-    /// [`GroupError::NoSuchRequest`].
-    pub fn withdraw(&mut self, _group: GroupId, _now: Now) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-
-    /// Lets an applicant in.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub fn approve(
-        &mut self,
-        _group: GroupId,
-        _request: RequestId,
-        _now: Now,
-    ) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-
-    /// Refuses an applicant.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub fn deny(
-        &mut self,
-        _group: GroupId,
-        _request: RequestId,
-        _reason: &str,
-        _now: Now,
-    ) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-
-    /// Removes a member with all its devices.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub fn kick(
-        &mut self,
-        _group: GroupId,
-        _user: &UserId,
-        _reason: &str,
-        _now: Now,
-    ) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-
-    /// What leaving would do (G2).
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub fn plan_leave(&self, _group: GroupId) -> Result<LeavePlan, GroupError> {
-        unimplemented!()
-    }
-
-    /// Leaves. A leader with others in the group first hands over to the planned successor, and is
-    /// out once the successor leads.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub fn leave(&mut self, _group: GroupId, _now: Now) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-
-    /// Asks `user` to lead; it must accept, until then the old leader holds (G18).
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub fn hand_over(
-        &mut self,
-        _group: GroupId,
-        _user: &UserId,
-        _now: Now,
-    ) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-
-    /// Answers the leader's offer.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub fn answer_offer(
-        &mut self,
-        _group: GroupId,
-        _accept: bool,
-        _now: Now,
-    ) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-
-    /// Renames the group.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub fn rename(
-        &mut self,
-        _group: GroupId,
-        _name: &GroupName,
-        _now: Now,
-    ) -> Result<(), GroupError> {
-        unimplemented!()
-    }
-
-    /// A group frame (kinds 0x40–0x48) from `from`, already verified.
-    pub fn handle_frame(&mut self, _from: &Sender, _body: &Body, _now: Now) {
-        unimplemented!()
-    }
-
-    /// May `from` write to `group`, citing log index `roster`? A newer index than ours makes us
-    /// fetch the log.
-    pub fn judge(&mut self, _group: GroupId, _from: &Sender, _roster: u64, _now: Now) -> Verdict {
-        unimplemented!()
+    /// A group frame (kinds 0x40–0x48) from `from`, already verified. Frames of our own device and
+    /// of groups that we do not know are ignored.
+    pub fn handle_frame(&mut self, from: &Sender, body: &Body, now: Now) {
+        if from.device == self.me.device {
+            return;
+        }
+        match body {
+            Body::GroupBeat(beat) => self.handle_beat(from, beat, now),
+            Body::GroupAck(ack) => self.handle_head(from, ack, now),
+            Body::Entries(entries) => self.handle_entries(from, entries, now),
+            Body::Fetch(fetch) => self.handle_fetch(from, fetch, now),
+            Body::JoinReq(request) => self.handle_join(from, request, now),
+            Body::JoinAnswer(answer) => self.handle_answer(from, answer, now),
+            Body::Propose(propose) => self.handle_propose(from, propose, now),
+            Body::Offer(offer) => self.handle_offer(from, offer, now),
+            Body::Removed(removed) => self.handle_removed(from, removed, now),
+            _ => {}
+        }
     }
 
     /// Connected: leaders beat, applicants ask again, members compare heads.
-    pub fn handle_up(&mut self, _now: Now) {
-        unimplemented!()
+    pub fn handle_up(&mut self, now: Now) {
+        self.up = true;
+        let ids: Vec<_> = self.groups.keys().copied().collect();
+        for id in ids {
+            self.arm(id, now);
+        }
     }
 
     /// Cut off: a leader signs nothing (R6).
     pub fn handle_down(&mut self, _now: Now) {
-        unimplemented!()
+        self.up = false;
+        for group in self.groups.values_mut() {
+            group.heard = None;
+        }
+        for id in self.groups.keys() {
+            for timer in [
+                Timer::Beat,
+                Timer::Resend,
+                Timer::Ack,
+                Timer::Fetch,
+                Timer::Sync,
+            ] {
+                self.timers.remove(&(*id, timer));
+            }
+        }
     }
 
     /// Time passed.
-    pub fn handle_timeout(&mut self, _now: Now) {
-        unimplemented!()
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some((id, timer)) = self.timers.pop_due(now.mono) {
+            match timer {
+                Timer::Beat => self.beat(id, now),
+                Timer::Resend => self.resend(id, now),
+                Timer::Lapse => self.lapse(id, now),
+                Timer::Waiting => self.lapse_waiting(id, now),
+                Timer::Ack => self.report_head(id),
+                Timer::Fetch => self.fetch(id, now),
+                Timer::Sync => self.sync(id, now),
+            }
+        }
     }
 
     /// When to call [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        unimplemented!()
+        self.timers.earliest()
     }
 
-    /// Who gets messages now; `None` when we are no member.
-    pub fn audience(&self, _group: GroupId) -> Option<Audience> {
-        unimplemented!()
+    /// Who gets messages now; `None` when we are no member or have said that we leave (G12).
+    pub fn audience(&self, group: GroupId) -> Option<Audience> {
+        let group = self.groups.get(&group)?;
+        let writes = matches!(
+            group.standing(&self.me)?,
+            Membership::Member | Membership::Leader
+        );
+        let chain = group.chain.as_ref().filter(|_| writes)?;
+        let mut members = chain.roster.members();
+        members.retain(|member| member.device != self.me.device);
+        Some(Audience {
+            members,
+            index: chain.index(),
+            since: chain.roster.seats.get(&self.me.device)?.seniority.index,
+        })
     }
 
     /// Our own standing in `group`; `None` when it is unknown here.
-    pub fn membership(&self, _group: GroupId) -> Option<Membership> {
-        unimplemented!()
+    pub fn membership(&self, group: GroupId) -> Option<Membership> {
+        self.groups.get(&group)?.standing(&self.me)
     }
 
     /// True when the device is in the roster now.
-    pub fn is_member(&self, _group: GroupId, _from: &Sender) -> bool {
-        unimplemented!()
+    pub fn is_member(&self, group: GroupId, from: &Sender) -> bool {
+        let chain = self.chain(group);
+        let seat = chain.and_then(|chain| chain.roster.seats.get(&from.device));
+        seat.is_some_and(|seat| seat.user == from.user)
     }
 
     /// True when the last member left (G23).
-    pub fn is_closed(&self, _group: GroupId) -> bool {
-        unimplemented!()
+    pub fn is_closed(&self, group: GroupId) -> bool {
+        self.chain(group).is_some_and(|chain| chain.roster.closed)
     }
 
     /// How `group` looks.
-    pub fn view(&self, _group: GroupId) -> Option<GroupView> {
-        unimplemented!()
+    pub fn view(&self, group: GroupId) -> Option<GroupView> {
+        let held = self.groups.get(&group)?;
+        let mine = held.standing(&self.me)?;
+        let Some(chain) = &held.chain else {
+            return Some(GroupView {
+                group,
+                name: GroupName::new(&group.to_string()).expect("a group id is a short text"),
+                leader: None,
+                roster: Vec::new(),
+                round: 0,
+                index: 0,
+                requests: Vec::new(),
+                mine,
+            });
+        };
+        let leads = held.leading(&self.me).is_some();
+        Some(GroupView {
+            group,
+            name: chain.roster.name.clone(),
+            leader: (mine != Membership::Asking).then(|| chain.roster.leader.user.clone()),
+            roster: chain.roster.members(),
+            round: chain.roster.term.round,
+            index: chain.index(),
+            requests: if leads {
+                held.shown_requests()
+            } else {
+                Vec::new()
+            },
+            mine,
+        })
     }
 
-    /// Every group known here.
+    /// Every group known here, also those that we left.
     pub fn iter(&self) -> impl Iterator<Item = GroupId> {
-        core::iter::empty()
+        self.groups.keys().copied()
     }
 
     /// What it wants done.
     pub fn effects(&mut self) -> &mut Effects<GroupEvent> {
-        unimplemented!()
+        &mut self.effects
     }
+
+    fn save(&mut self, id: GroupId) {
+        if let Some(group) = self.groups.get(&id) {
+            let row = group.record.to_row();
+            self.effects.put(Table::Groups, rows::group_key(id), row);
+        }
+    }
+
+    /// Drops a group with all its rows.
+    fn forget(&mut self, id: GroupId) {
+        let Some(group) = self.groups.remove(&id) else {
+            return;
+        };
+        self.effects.delete(Table::Groups, rows::group_key(id));
+        for request in group.joins.keys() {
+            self.effects
+                .delete(Table::Groups, rows::join_key(id, *request));
+        }
+        for index in 1..=group.chain.map_or(0, |chain| chain.index()) {
+            self.effects
+                .delete(Table::Chain, rows::chain_key(id, index));
+        }
+        for timer in [
+            Timer::Beat,
+            Timer::Resend,
+            Timer::Lapse,
+            Timer::Waiting,
+            Timer::Ack,
+            Timer::Fetch,
+            Timer::Sync,
+        ] {
+            self.timers.remove(&(id, timer));
+        }
+    }
+
+    /// Makes room for one more group: one that we are out of goes first.
+    fn make_room(&mut self) -> Result<(), GroupError> {
+        if self.groups.len() < self.config.max_groups {
+            return Ok(());
+        }
+        let is_out = |group: &Group| {
+            !matches!(
+                group.standing(&self.me),
+                Some(
+                    Membership::Asking
+                        | Membership::Member
+                        | Membership::Leader
+                        | Membership::Leaving
+                )
+            )
+        };
+        let out = self.groups.iter().find(|(_, group)| is_out(group));
+        let Some(id) = out.map(|(id, _)| *id) else {
+            return Err(GroupError::Full {
+                what: "groups",
+                max: self.config.max_groups,
+            });
+        };
+        self.forget(id);
+        Ok(())
+    }
+
+    /// Sets the timers that our standing calls for, and takes the lead that is ours to take.
+    fn arm(&mut self, id: GroupId, now: Now) {
+        self.arm_lapses(id, now);
+        if !self.up {
+            return;
+        }
+        self.claim(id, now);
+        let Some(group) = self.groups.get(&id) else {
+            return;
+        };
+        let leads = group.leading(&self.me).is_some();
+        let inside = group.inside(&self.me).is_some();
+        let asks = group.record.asking.as_ref();
+        let asks = asks.is_some_and(|asking| asking.stage.is_pending());
+        let wants = asks || (group.record.leaving.is_some() && !leads);
+        let soon = self.config.beat / 20;
+        for (timer, wanted, first, spread) in [
+            (Timer::Beat, leads, Duration::ZERO, soon),
+            (Timer::Resend, wants, Duration::ZERO, soon),
+            (Timer::Sync, inside && !leads, soon, soon),
+        ] {
+            if !wanted {
+                self.timers.remove(&(id, timer));
+            } else if self.timers.due(&(id, timer)).is_none() {
+                self.after(id, timer, first, spread, now);
+            }
+        }
+    }
+
+    /// Sets a deadline `wait` plus up to `spread` from now, never now itself.
+    fn after(&mut self, id: GroupId, timer: Timer, wait: Duration, spread: Duration, now: Now) {
+        let wait = wait + self.rng.jitter(spread) + Duration::from_micros(1);
+        self.timers.set((id, timer), now.mono + wait);
+    }
+
+    fn at_wall(&mut self, id: GroupId, timer: Timer, wall: UnixMillis, now: Now) {
+        let due = now.mono_at(wall).max(now.mono + Duration::from_millis(1));
+        self.timers.set((id, timer), due);
+    }
+
+    fn mail(&mut self, user: &UserId, body: impl Into<Body>) {
+        let frame = Outgoing::durable(Channel::Inbox(user.clone()), body).gated();
+        self.effects.send(frame);
+    }
+}
+
+fn check_text(text: &str) -> Result<(), GroupError> {
+    if text.len() > MAX_TEXT {
+        return Err(GroupError::TooLong { bytes: text.len() });
+    }
+    Ok(())
 }

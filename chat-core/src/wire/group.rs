@@ -7,6 +7,8 @@ use super::{BoundedBytes, BoundedStr, BoundedVec};
 
 /// The largest log entry.
 pub const MAX_ENTRY: usize = 8 * 1024;
+/// The most places that a [`Fetch`] names.
+pub const MAX_HAVE: usize = 16;
 
 /// Leader liveness and evidence of its head.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,19 +43,28 @@ pub struct GroupAck {
 pub struct Entries {
     /// The group.
     pub group: [u8; 32],
-    /// Empty for those that follow the live log; the inbox owner's request otherwise.
+    /// The index of the sender's head: when it lies beyond the last entry here, there is more.
+    pub head: u64,
+    /// The entries.
     pub entries: BoundedVec<BoundedBytes<MAX_ENTRY>, 32>,
 }
 
-/// "Send me what follows this head."
+/// A place in the log that somebody holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The index of the entry, the first has 1.
+    pub index: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+}
+
+/// "Send me what follows the newest of these places that you hold too."
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetch {
     /// The group.
     pub group: [u8; 32],
-    /// The index of the requester's head, 0 when it has nothing.
-    pub index: u64,
-    /// Its hash, zeros when it has nothing.
-    pub hash: [u8; 32],
+    /// The requester's head, then ever larger steps back; empty when it has nothing.
+    pub have: BoundedVec<Place, MAX_HAVE>,
 }
 
 /// "Let me in" (G14).
@@ -84,15 +95,17 @@ pub struct JoinAnswer {
     pub reason: BoundedStr<512>,
 }
 
-/// Member to leader: "I leave", "kick", or the answer to a hand-over offer.
+/// Member to leader: "I leave", or the answer to an offer of the lead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Propose {
     /// The group.
     pub group: [u8; 32],
-    /// 1 leave (self-signed, sticky), 2 accept the lead, 3 decline the lead.
+    /// 1 leave (self-signed, sticky), 2 accept the lead, 3 decline the lead; others are ignored.
     pub action: u8,
-    /// The index the proposal refers to.
+    /// For leave the proposer's head, otherwise the number of the offer.
     pub index: u64,
+    /// For leave key (32), join nonce (16) and signature (64); empty otherwise.
+    pub proof: BoundedBytes<112>,
 }
 
 /// Leader to member: "will you lead?" (G18).
@@ -100,8 +113,8 @@ pub struct Propose {
 pub struct Offer {
     /// The group.
     pub group: [u8; 32],
-    /// The leader's head when it offered.
-    pub index: u64,
+    /// Names the offer; repeated under the same number until answered.
+    pub offer: u64,
 }
 
 /// Leader to a victim's inbox: a final word that outlives its access (G11).

@@ -1,0 +1,5 @@
+//! Tests of the group machine. Names carry the rule that they prove.
+
+mod net;
+mod rules;
+mod runs;

@@ -1,0 +1,303 @@
+//! What the group machine tells and answers: members, views, events and errors.
+
+use crate::delivery::Standing;
+use crate::id::{DeviceId, GroupId, GroupName, RequestId, UserId};
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct Member {
+    /// The person.
+    pub user: UserId,
+    /// Its device.
+    pub device: DeviceId,
+    /// The log index of its admission: the smaller, the more senior.
+    pub since: u64,
+}
+
+/// A group as this device sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupView {
+    /// It.
+    pub group: GroupId,
+    /// Its name.
+    pub name: GroupName,
+    /// Who leads; `None` while we only asked to join.
+    pub leader: Option<UserId>,
+    /// The members, most senior first.
+    pub roster: Vec<Member>,
+    /// The round of the reigning term.
+    pub round: u64,
+    /// The head of the log.
+    pub index: u64,
+    /// Join requests that wait for an answer; only the leader sees them.
+    pub requests: Vec<JoinRequest>,
+    /// Our own standing.
+    pub mine: Membership,
+}
+
+/// Our own standing in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Membership {
+    /// We asked.
+    Asking,
+    /// We are in.
+    Member,
+    /// We are in and lead.
+    Leader,
+    /// We said that we leave; the log does not show it yet.
+    Leaving,
+    /// We left.
+    Left,
+    /// We were removed.
+    Kicked,
+    /// We were refused.
+    Denied,
+}
+
+/// Somebody asks to join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JoinRequest {
+    /// Names the request.
+    pub request: RequestId,
+    /// Who.
+    pub user: UserId,
+    /// In their words.
+    pub note: String,
+}
+
+/// A change of the roster or the lead (G13).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// The group exists.
+    Created,
+    /// Somebody was let in.
+    Admitted {
+        /// Who.
+        user: UserId,
+    },
+    /// Somebody left of their own accord.
+    Left {
+        /// Who.
+        user: UserId,
+    },
+    /// Somebody was removed.
+    Kicked {
+        /// Who.
+        user: UserId,
+        /// In the leader's words.
+        reason: String,
+    },
+    /// The lead passed on.
+    Leader {
+        /// To whom.
+        user: UserId,
+    },
+    /// The name changed.
+    Renamed {
+        /// To what.
+        name: GroupName,
+    },
+    /// The last member left (G23).
+    Closed,
+}
+
+/// Something happened in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupEvent {
+    /// The log grew by a change that people care about.
+    Changed {
+        /// Where.
+        group: GroupId,
+        /// What.
+        change: Change,
+        /// Who did it.
+        by: UserId,
+        /// The round of the term.
+        round: u64,
+        /// The log index.
+        index: u64,
+    },
+    /// We are in. Messages from before are not ours to see: a gap marks them (G16).
+    Joined {
+        /// Where.
+        group: GroupId,
+    },
+    /// Our request was refused.
+    Denied {
+        /// Where.
+        group: GroupId,
+        /// In the leader's words.
+        reason: String,
+    },
+    /// Nobody answered our request in time (G14).
+    JoinExpired {
+        /// Where.
+        group: GroupId,
+    },
+    /// We are out (G11).
+    Removed {
+        /// Where.
+        group: GroupId,
+        /// Who did it.
+        by: UserId,
+        /// In their words.
+        reason: String,
+    },
+    /// Somebody asks us, the leader, to be let in.
+    JoinRequested {
+        /// Where.
+        group: GroupId,
+        /// The request.
+        request: JoinRequest,
+    },
+    /// A request was answered elsewhere, withdrawn or has lapsed.
+    JoinSettled {
+        /// Where.
+        group: GroupId,
+        /// The request.
+        request: RequestId,
+    },
+    /// The leader asks us to lead (G18); answer with `answer_offer`.
+    LeadOffered {
+        /// Where.
+        group: GroupId,
+        /// Who asks.
+        by: UserId,
+    },
+    /// The member whom we asked to lead said no, or is out. A pending leave of ours is off.
+    LeadDeclined {
+        /// Where.
+        group: GroupId,
+        /// Who.
+        by: UserId,
+    },
+    /// Proof that a leader signed two different entries for one place of the log. Everybody keeps
+    /// the one with the lower hash.
+    Equivocation {
+        /// Where.
+        group: GroupId,
+        /// Who signed both.
+        leader: UserId,
+    },
+}
+
+impl GroupEvent {
+    /// The group it happened in.
+    pub fn group(&self) -> GroupId {
+        match self {
+            Self::Changed { group, .. }
+            | Self::Joined { group }
+            | Self::Denied { group, .. }
+            | Self::JoinExpired { group }
+            | Self::Removed { group, .. }
+            | Self::JoinRequested { group, .. }
+            | Self::JoinSettled { group, .. }
+            | Self::LeadOffered { group, .. }
+            | Self::LeadDeclined { group, .. }
+            | Self::Equivocation { group, .. } => *group,
+        }
+    }
+}
+
+/// Who gets what we send to a group now (G10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audience {
+    /// The members, this device left out.
+    pub members: Vec<Member>,
+    /// The log index that this follows from.
+    pub index: u64,
+    /// The index of our own admission: older messages are not ours (G16).
+    pub since: u64,
+}
+
+/// Why a group command was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// No such group here.
+    #[error("no such group is known here; join it first")]
+    NoSuchGroup,
+    /// Only the leader may.
+    #[error("only the leader may do this; ask {leader}")]
+    NotLeader {
+        /// Who leads.
+        leader: UserId,
+    },
+    /// We are no member.
+    #[error("you are no member of this group; ask to join")]
+    NotMember,
+    /// We are one already.
+    #[error("you are a member of this group")]
+    AlreadyMember,
+    /// No such request.
+    #[error("no such join request stands; it was answered or withdrawn")]
+    NoSuchRequest,
+    /// The user is no member.
+    #[error("{user} is no member of this group")]
+    NoSuchMember {
+        /// Who.
+        user: UserId,
+    },
+    /// The leader may not leave without a successor while others remain (G2).
+    #[error("others remain: hand the lead over as the plan says, or kick them first")]
+    NeedsSuccessor,
+    /// One cannot do this to oneself.
+    #[error("this cannot be done to oneself; use leave")]
+    Oneself,
+    /// A bound is reached.
+    #[error("the limit of {max} {what} is reached; make room first")]
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// The bound.
+        max: usize,
+    },
+    /// A text is too long.
+    #[error("the text has {bytes} bytes; shorten it to 512")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The lead is being handed over.
+    #[error("the lead is being handed over; wait for the new leader")]
+    HandingOver,
+    /// A leader that is cut off signs nothing (R6).
+    #[error("the connection is down; try again when it is back")]
+    Offline,
+    /// Nobody asks us to lead.
+    #[error("nobody asks you to lead this group; wait for an offer")]
+    NoOffer,
+    /// The last member left (G23).
+    #[error("the group is closed for good; create another")]
+    Closed,
+}
+
+/// What leaving would do, shown before it is done (G2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeavePlan {
+    /// The group.
+    pub group: GroupId,
+    /// Who would lead afterwards; `None` when we do not lead or nobody else is in.
+    pub successor: Option<UserId>,
+    /// True when the group closes with us (G23).
+    pub closes: bool,
+}
+
+/// What the group says of the author of a message (G9, G10, G20).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Take it.
+    Take(Standing),
+    /// We lack the log that would tell: keep it out for now, do not acknowledge.
+    NotYet,
+    /// Not a member when it wrote: refuse it.
+    Stranger,
+}
