@@ -177,6 +177,7 @@ fn what_is_sent_reaches_the_limit_and_stops_there() {
         let sizes = [group::MAX_ENTRY, last];
         let entries = sizes.map(|len| BoundedBytes::try_from(vec![0; len]).unwrap());
         let body = group::Entries {
+            head: 0,
             group: [4; 32],
             entries: BoundedVec::take_from(entries),
         };
