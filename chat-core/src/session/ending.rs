@@ -220,16 +220,10 @@ impl Record {
         let by = step.peer.clone();
         let reason = (*body.reason).to_owned();
         let why = CloseReason::Left { by, reason };
+        let mut others = Vec::new();
         if let Some(session) = self.session.as_ref().filter(|s| s.invite == invite) {
-            let others: Vec<_> = session
-                .devices
-                .iter()
-                .copied()
-                .filter(|d| *d != from)
-                .collect();
+            others.extend(session.devices.iter().copied().filter(|d| *d != from));
             self.leave(End::Closed, why, step);
-            // Their other joined devices hear it from us, who knows of all of them.
-            self.start_closing(invite, "", others, step);
         } else if self.out.as_ref().is_some_and(|out| out.invite == invite) {
             mark("session-close-overtook-accept");
             self.ended = Some(invite);
@@ -249,6 +243,9 @@ impl Record {
             }
             step.send_close_ack(invite);
         }
+        // Their other joined devices take the acknowledgement for the news; should it be lost,
+        // this is repeated.
+        self.start_closing(invite, "", others, step);
         known
     }
 

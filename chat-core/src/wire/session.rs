@@ -8,8 +8,9 @@ use super::{BoundedStr, BoundedVec};
 /// The most devices of one person in one session (S8).
 pub const MAX_JOINED: usize = 16;
 
-/// "May I talk with you?" Carries the secret from which the private topic is derived (S10).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// "May I talk with you?" Carries the secret from which the private topic is derived (S10); the
+/// debug form leaves it out, so that it enters no log.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Random; the lower of two crossing requests sets the parameters (S1).
     pub invite: [u8; 16],
@@ -24,6 +25,18 @@ pub struct Request {
     /// The requester's wall clock, for display and ageing in mailboxes; grows from each request
     /// of a device to its next, so that a late copy of an older one is known as such.
     pub sent_at: u64,
+}
+
+impl core::fmt::Debug for Request {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Request")
+            .field("invite", &self.invite)
+            .field("to", &self.to)
+            .field("note", &self.note)
+            .field("ttl_ms", &self.ttl_ms)
+            .field("sent_at", &self.sent_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// "Yes." Repeated until `Confirm` or `Gone` answers it (S2, S3, S7).
