@@ -280,6 +280,11 @@ impl Link {
                 // The transport replaced its connection without saying so.
                 mark("link-replaced");
                 self.forget_connection();
+                self.tell(LinkState::Disconnected {
+                    since: now.mono,
+                    retry_at: now.mono,
+                    reason: DownReason::Lost,
+                });
                 self.tell(LinkState::Connecting {
                     attempt: self.failures.saturating_add(1),
                 });

@@ -391,6 +391,27 @@ fn closing_ends_everything_until_opened() {
 }
 
 #[test]
+fn s11_a_connection_replaced_without_a_word_is_told_as_lost() {
+    let mut link = link(1);
+    link.open(at(0));
+    link.handle_link(&up(false, true), at(1));
+    drain(&mut link);
+    link.handle_link(&up(true, true), at(5));
+    assert_eq!(
+        drain(&mut link),
+        [
+            LinkOutput::State(LinkState::Disconnected {
+                since: at(5).mono,
+                retry_at: at(5).mono,
+                reason: DownReason::Lost
+            }),
+            LinkOutput::State(LinkState::Connecting { attempt: 1 }),
+            LinkOutput::State(LinkState::Connected { resumed: true })
+        ]
+    );
+}
+
+#[test]
 fn what_was_asked_of_a_dead_connection_is_not_asked_of_the_next() {
     let mut link = link(1);
     link.subscribe(channel(1), at(0));

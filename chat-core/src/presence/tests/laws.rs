@@ -224,3 +224,56 @@ fn ip4_two_devices_with_three_incarnations_each_end_by_their_greatest_record() {
         assert_eq!(count, if last_alive { 360 } else { 840 });
     }
 }
+
+proptest! {
+    /// IP3: a device that keeps beating is never shown as gone while we are connected, and one
+    /// that fell silent never as here for longer than its lease and the grace, whatever outages
+    /// and strangers' records lie between.
+    #[test]
+    fn ip3_the_living_are_here_and_the_dead_are_gone_in_time(
+        outages in proptest::collection::btree_map(0u64..200, 1u64..20, 0..4),
+        dies_at in 50u64..200,
+        late_will in any::<bool>(),
+    ) {
+        // Steps of five seconds; a beat every fourth.
+        let mut machine = observer();
+        let bob = sender("bob", 1);
+        let mut cut_until = 0;
+        let mut heard = None;
+        let mut up_at = 0;
+        for step in 0..260u64 {
+            let now = at(step * 5_000);
+            run(&mut machine, now);
+            if let Some(length) = outages.get(&step)
+                && step >= cut_until
+            {
+                machine.handle_down(now);
+                cut_until = step + length;
+            }
+            let cut = step < cut_until;
+            if step == cut_until && step > 0 {
+                connect(&mut machine, now);
+                up_at = step;
+            }
+            if step < dies_at && step % 4 == 0 && !cut {
+                machine.handle_record(&bob, &record((1, 2, step + 1), ACTIVE), true, now);
+                heard = Some(step);
+            }
+            if late_will && !cut {
+                machine.handle_record(&bob, &record((1, 1, u64::MAX), LOST), true, now);
+            }
+            let seen = status(&machine, "bob");
+            let silent_for = heard.map(|at| (step - at.max(up_at)) * 5_000);
+            if cut {
+                prop_assert!(!seen.is_here());
+            } else if let Some(silent_for) = silent_for {
+                if step < dies_at {
+                    prop_assert_ne!(seen, Status::Lost, "at step {}", step);
+                }
+                if silent_for >= TTL + GRACE {
+                    prop_assert_eq!(seen, Status::Lost, "at step {}", step);
+                }
+            }
+        }
+    }
+}
