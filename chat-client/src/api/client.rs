@@ -162,7 +162,8 @@ impl Builder {
             done: done.clone(),
             link,
             fate: fate.clone(),
-            rng: Mutex::new(rng.child("client")),
+            // A life of its own even under a fixed seed: a transaction id must not come again.
+            rng: Mutex::new(rng.child(&format!("client {}", endpoint.epoch().0))),
         };
         let driver = Driver::new(Parts {
             endpoint,

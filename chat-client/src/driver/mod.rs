@@ -37,7 +37,7 @@ use crate::clock::Clock;
 use crate::store::Store;
 use crate::transport::{Connector, Inbound, SendOutcome};
 
-pub(crate) use told::{Board, FEED, Fed, JoinEnd, Progress, Told};
+pub(crate) use told::{Board, FEED, Feed, JoinEnd, Progress, Told};
 
 /// Turns of the loop before the task yields.
 const MAX_TURNS: u32 = 16;

@@ -7,6 +7,8 @@
 
 use core::task::{Context, Poll};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chat_core::Event;
 use chat_core::delivery::{Ack, DeliveryEvent, FailReason, SortKey};
@@ -37,13 +39,12 @@ pub(crate) enum Told {
     Missed(u64),
 }
 
-/// What a timeline is told.
+/// Where rows of one conversation appear, for one timeline.
 #[derive(Debug)]
-pub(crate) enum Fed {
-    /// A row appeared here.
-    Row(SortKey),
-    /// Some places were left out.
-    Lagged,
+pub(crate) struct Feed {
+    pub(crate) places: mpsc::Receiver<SortKey>,
+    /// Some places were left out since this was last cleared.
+    pub(crate) lagged: Arc<AtomicBool>,
 }
 
 /// How far a message of ours got.
@@ -69,13 +70,14 @@ pub(crate) type JoinWaiter = oneshot::Sender<JoinEnd>;
 struct Stream {
     slot: Slot<Told>,
     held: VecDeque<Event>,
+    full: bool,
     missed: u64,
 }
 
 #[derive(Debug)]
-struct Feed {
-    queue: mpsc::Sender<Fed>,
-    lagged: bool,
+struct Feeding {
+    places: mpsc::Sender<SortKey>,
+    lagged: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -85,7 +87,7 @@ pub(crate) struct Board {
     early: VecDeque<Event>,
     early_missed: u64,
     opened: bool,
-    feeds: BTreeMap<ConvId, Vec<Feed>>,
+    feeds: BTreeMap<ConvId, Vec<Feeding>>,
     progress: BTreeMap<MessageId, watch::Sender<Progress>>,
     progress_order: VecDeque<MessageId>,
     chats: BTreeMap<UserId, Vec<ChatWaiter>>,
@@ -116,21 +118,23 @@ impl Board {
         self.streams.push(Stream {
             slot: Slot::new(sender),
             held: core::mem::take(&mut self.early),
+            full: false,
             missed: core::mem::take(&mut self.early_missed),
         });
         receiver
     }
 
     /// The places of new rows of `conv`, from now on.
-    pub(crate) fn open_feed(&mut self, conv: ConvId) -> mpsc::Receiver<Fed> {
-        let (queue, receiver) = mpsc::channel(FEED);
+    pub(crate) fn open_feed(&mut self, conv: ConvId) -> Feed {
+        let (sender, places) = mpsc::channel(FEED);
+        let lagged = Arc::new(AtomicBool::new(false));
         let feeds = self.feeds.entry(conv).or_default();
-        feeds.retain(|feed| !feed.queue.is_closed());
-        feeds.push(Feed {
-            queue,
-            lagged: false,
+        feeds.retain(|feed| !feed.places.is_closed());
+        feeds.push(Feeding {
+            places: sender,
+            lagged: lagged.clone(),
         });
-        receiver
+        Feed { places, lagged }
     }
 
     /// Follows a message of ours.
@@ -166,7 +170,7 @@ impl Board {
 
     /// False while a stream is full: nothing more may be received.
     pub(crate) fn has_room(&self) -> bool {
-        self.streams.iter().all(|stream| stream.held.is_empty())
+        !self.streams.iter().any(|stream| stream.full)
     }
 
     /// Tells everybody whom the event concerns.
@@ -181,7 +185,7 @@ impl Board {
             return;
         }
         for stream in &mut self.streams {
-            if !stream.held.is_empty() && can_be_missed(&event) {
+            if stream.full && can_be_missed(&event) {
                 stream.missed += 1;
             } else {
                 stream.held.push_back(event.clone());
@@ -193,12 +197,16 @@ impl Board {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         self.streams.retain_mut(|stream| {
+            stream.full = false;
             loop {
                 if stream.held.is_empty() && stream.missed == 0 {
                     return true;
                 }
                 match stream.slot.poll_ready(cx) {
-                    Poll::Pending => return true,
+                    Poll::Pending => {
+                        stream.full = true;
+                        return true;
+                    }
                     Poll::Ready(Err(_gone)) => {
                         moved = true;
                         return false;
@@ -293,19 +301,14 @@ impl Board {
         let Some(feeds) = self.feeds.get_mut(&conv) else {
             return;
         };
-        feeds.retain_mut(|feed| {
-            // The mark takes the first free place, before any later row.
-            if feed.lagged && feed.queue.try_send(Fed::Lagged).is_ok() {
-                feed.lagged = false;
+        feeds.retain(|feed| match feed.places.try_send(sort) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                // Seen in time: the reader looks at it after what is queued.
+                feed.lagged.store(true, Ordering::Release);
+                true
             }
-            match feed.queue.try_send(Fed::Row(sort)) {
-                Ok(()) => true,
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    feed.lagged = true;
-                    true
-                }
-                Err(mpsc::error::TrySendError::Closed(_)) => false,
-            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
         });
         if feeds.is_empty() {
             self.feeds.remove(&conv);

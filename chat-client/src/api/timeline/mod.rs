@@ -11,16 +11,16 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use chat_core::delivery::{Delivery, SortKey, TimelineItem};
 use chat_core::effect::{RestoreError, Row, Table};
 use futures_core::Stream;
 use seen::Seen;
-use tokio::sync::mpsc;
 
 use super::{ClientError, Conversation};
-use crate::driver::{FEED, Fed};
+use crate::driver::{FEED, Feed};
 use crate::store::{Range, StoreError};
 
 /// Rows read at once.
@@ -90,7 +90,7 @@ type Work = Pin<Box<dyn Future<Output = Result<Outcome, TimelineError>> + Send>>
 
 enum Outcome {
     Opened {
-        feed: mpsc::Receiver<Fed>,
+        feed: Feed,
         after: Option<Bytes>,
         rows: Vec<Row>,
     },
@@ -109,7 +109,7 @@ enum Outcome {
 pub struct Timeline {
     conversation: Conversation,
     start: Option<Start>,
-    feed: Option<mpsc::Receiver<Fed>>,
+    feed: Option<Feed>,
     /// The last key that was read in order.
     cursor: Option<Bytes>,
     /// There may be rows above the cursor.
@@ -246,23 +246,23 @@ impl Timeline {
         let Some(feed) = &mut self.feed else {
             return false;
         };
-        loop {
-            match feed.poll_recv(cx) {
-                Poll::Pending => return false,
-                Poll::Ready(None) => return true,
-                Poll::Ready(Some(Fed::Lagged)) => self.lagged = true,
-                Poll::Ready(Some(Fed::Row(place))) => {
-                    let key = Delivery::timeline_key(self.conversation.id(), &place);
-                    if self.cursor.as_ref().is_none_or(|cursor| key > *cursor) {
-                        self.scanning = true;
-                    } else if self.late.len() < FEED {
-                        self.late.push_back(place);
-                    } else {
-                        self.lagged = true;
-                    }
-                }
+        let ended = loop {
+            let place = match feed.places.poll_recv(cx) {
+                Poll::Pending => break false,
+                Poll::Ready(None) => break true,
+                Poll::Ready(Some(place)) => place,
+            };
+            let key = Delivery::timeline_key(self.conversation.id(), &place);
+            if self.cursor.as_ref().is_none_or(|cursor| key > *cursor) {
+                self.scanning = true;
+            } else if self.late.len() < FEED {
+                self.late.push_back(place);
+            } else {
+                self.lagged = true;
             }
-        }
+        };
+        self.lagged |= feed.lagged.swap(false, Ordering::Acquire);
+        ended
     }
 }
 
