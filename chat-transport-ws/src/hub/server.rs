@@ -281,6 +281,13 @@ impl Shared {
 /// Keeps time and carries batches to the writer and back, until the hub stops and everything
 /// gathered is written.
 async fn drive(shared: Arc<Shared>, mut writer: Option<Writer>) {
+    run(&shared, &mut writer).await;
+    if let Some(writer) = writer {
+        writer.close().await;
+    }
+}
+
+async fn run(shared: &Shared, writer: &mut Option<Writer>) {
     let mut stop = shared.stop.subscribe();
     let mut stopping = false;
     let mut in_flight = false;
@@ -303,7 +310,7 @@ async fn drive(shared: Arc<Shared>, mut writer: Option<Writer>) {
             (batch, inner.asleep_until)
         };
         wakes.drain(..).for_each(Waker::wake);
-        if let (Some(writer), Some(batch)) = (&writer, batch) {
+        if let (Some(writer), Some(batch)) = (writer.as_ref(), batch) {
             // One at a time, so there is always room; a closed channel shows as a lost result.
             in_flight = writer.batches.send(batch).await.is_ok();
         } else if stopping && !in_flight {
@@ -311,7 +318,7 @@ async fn drive(shared: Arc<Shared>, mut writer: Option<Writer>) {
         }
         let until = shared.started + Duration::from_micros(deadline.as_micros().min(1 << 50));
         let result = async {
-            match &mut writer {
+            match writer.as_mut() {
                 Some(writer) => writer.results.recv().await,
                 None => core::future::pending().await,
             }

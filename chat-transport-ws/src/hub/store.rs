@@ -136,6 +136,18 @@ pub(super) struct Writer {
     pub(super) results: mpsc::Receiver<Result<(), CommitError>>,
 }
 
+impl Writer {
+    /// Ends the thread and waits until the file is closed.
+    pub(super) async fn close(self) {
+        let Self {
+            batches,
+            mut results,
+        } = self;
+        drop(batches);
+        while results.recv().await.is_some() {}
+    }
+}
+
 /// Starts the thread; it ends when `batches` is dropped.
 pub(super) fn spawn_writer(mut disk: impl Disk) -> std::io::Result<Writer> {
     let (batches, mut inbox) = mpsc::channel::<Batch>(1);
@@ -149,6 +161,9 @@ pub(super) fn spawn_writer(mut disk: impl Disk) -> std::io::Result<Writer> {
                     break;
                 }
             }
+            // Who waits for the end of the results may open the file again.
+            drop(disk);
+            drop(outbox);
         })?;
     Ok(Writer { batches, results })
 }

@@ -380,3 +380,6 @@ impl Machine {
         out.into()
     }
 }
+
+#[cfg(test)]
+mod tests;
