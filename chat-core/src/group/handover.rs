@@ -11,7 +11,7 @@ use crate::channel::Channel;
 use crate::effect::Outgoing;
 use crate::id::{GroupId, UserId};
 use crate::identity::Sender;
-use crate::probe::{mark, planted};
+use crate::probe::mark;
 use crate::time::Now;
 use crate::wire::BoundedBytes;
 use crate::wire::group::{Offer, Propose};
@@ -287,7 +287,7 @@ impl Groups {
         if !self.up || chain.roster.heir != Some(self.me.device) {
             return;
         }
-        if group.record.accepted.is_none() && !planted("group-claim-unasked") {
+        if group.record.accepted.is_none() {
             let index = chain.index();
             let by = chain.roster.leader.user.clone();
             if group.offered.is_none() {

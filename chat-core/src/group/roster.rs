@@ -185,9 +185,7 @@ impl Roster {
                     let instance = (one.device, one.nonce);
                     let sits = self.seats.get(&one.device);
                     let same = sits.is_some_and(|s| s.nonce == one.nonce);
-                    if same
-                        || one.device == self.leader.device
-                        || (self.gone.contains_key(&instance) && !planted("group-gone-returns"))
+                    if same || one.device == self.leader.device || self.gone.contains_key(&instance)
                     {
                         mark("group-admit-no-op");
                         continue;
@@ -214,7 +212,12 @@ impl Roster {
                 instances,
                 reason,
             } => {
-                let devices: Vec<_> = self.devices(user).collect();
+                let most = if planted("group-kick-one-device") {
+                    1
+                } else {
+                    usize::MAX
+                };
+                let devices: Vec<_> = self.devices(user).take(most).collect();
                 for device in &devices {
                     self.remove(*device, *index, Way::Kicked);
                 }
