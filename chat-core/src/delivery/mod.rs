@@ -1,444 +1,543 @@
 //! Delivery: epoch streams from an outbox to an inbox, for 1:1 and groups alike (rules Q1–Q9,
 //! Q13–Q17, reliability section 2).
+//!
+//! Guarantees: the invariants ID1–ID8. No acknowledgement and no event of an arrival leaves before
+//! its rows are durable, no message before its outbox row is. One epoch per conversation is in
+//! flight, oldest first. Every loss is a [`DeliveryEvent::Gap`] or a [`DeliveryEvent::Failed`].
+//! Timers are kept in one index; no input costs more for the number of idle conversations.
 
-use std::collections::BTreeSet;
+mod ack;
+mod inbox;
+mod outbox;
+mod receive;
+mod retransmit;
+mod rows;
+mod send;
+mod timeline;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use types::{
+    Ack, DeliveryEvent, FailReason, Received, Route, SendError, SortKey, Standing, TimelineItem,
+};
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::channel::Channel;
 use crate::config::DeliveryConfig;
-use crate::content::{Content, ContentError};
-use crate::effect::{Effects, RestoreError, Row};
-use crate::hlc::Hlc;
-use crate::id::{ConvId, DeviceId, Epoch, MessageId, TxnId, UserId};
+use crate::content::Content;
+use crate::effect::{Effects, RestoreError, Row, Table};
+use crate::hlc::HlcClock;
+use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, TxnId, UserId};
 use crate::identity::Sender;
+use crate::probe::mark;
 use crate::rng::Rng;
 use crate::sealer::Sealer;
 use crate::time::{Now, Timestamp};
 use crate::wire;
 
-/// The place of a message on every screen: the same on every device (ID8).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SortKey {
-    /// The sender's clock at accept.
-    pub hlc: Hlc,
-    /// The sender's device.
-    pub device: DeviceId,
-    /// Its epoch.
-    pub epoch: Epoch,
-    /// Its sequence number.
-    pub seq: u64,
+use ack::Waiting;
+use inbox::Stream;
+use outbox::Outbox;
+use retransmit::Bucket;
+
+/// How many transactions stay known after their messages left the outbox.
+const MAX_TXNS: u64 = 1_024;
+/// Who may be typing at once, all conversations; beyond it typing is not shown.
+const MAX_TYPING: usize = 1_024;
+/// At most one "I type" per this time.
+const TYPING_EVERY: core::time::Duration = core::time::Duration::from_secs(3);
+
+/// What a deadline is for.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Key {
+    /// Say what is owed.
+    Hello(ConvId),
+    /// Send again.
+    Retry(ConvId),
+    /// The oldest message runs out.
+    Expiry(ConvId),
+    /// Acknowledge what this user sent.
+    Ack(UserId),
+    /// What is held will not be completed any more.
+    Flush(ConvId, DeviceId),
+    /// Typing lapses.
+    Typing(ConvId, UserId),
 }
 
-/// How far a message got; only moves up (semantics 2.0, "Ack ladder").
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[non_exhaustive]
-pub enum Ack {
-    /// Durable here.
-    Queued,
-    /// The broker has it.
-    HandedOff,
-    /// Durable on a device of every recipient.
-    Delivered,
-    /// Every recipient's user has seen it.
-    Displayed,
+/// A send that is known by its transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Txn {
+    id: MessageId,
+    hash: [u8; 16],
 }
 
-/// Why a message will not arrive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FailReason {
-    /// Its time ran out (Q6).
-    Expired,
-    /// A recipient refuses it for good: undecodable there, or against its policy (Q13).
-    Refused {
-        /// Whose device.
-        by: DeviceId,
-        /// The code on the wire.
-        code: u8,
-    },
-    /// The session or the membership is over (S2, G9).
-    Gone,
-    /// We took it back before it left (Q3).
-    Cancelled,
+/// What one user takes up of the inbox.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    told: usize,
+    held: usize,
 }
 
-/// Whether the author was a member when it wrote (G9).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Standing {
-    /// A current member or the peer of the session.
-    Current,
-    /// Written while a member, arrived after it left or was removed: show it as such.
-    Former,
+/// One conversation.
+#[derive(Debug)]
+struct Conv {
+    route: Option<Route>,
+    out: Outbox,
+    streams: BTreeMap<DeviceId, Stream>,
+    /// Told and not acknowledged, with whose it is.
+    inbox: BTreeMap<u64, UserId>,
+    /// The last place used in the inbox log.
+    pos: u64,
+    /// The lowest item on the screen.
+    shown: Option<SortKey>,
+    /// How far the user has read.
+    read: Option<SortKey>,
+    /// We said that we type; again not before this.
+    typing: Option<Timestamp>,
 }
 
-/// A message that arrived.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Received {
-    /// Its id.
-    pub id: MessageId,
-    /// Who wrote it.
-    pub from: UserId,
-    /// What it says.
-    pub content: Content,
-    /// Its place on the screen.
-    pub sort: SortKey,
-    /// Its place in this device's inbox log of the conversation; acknowledge it (reliability 2.3).
-    pub pos: u64,
-    /// It belongs above something that was already shown.
-    pub late: bool,
-    /// It was told before, in a run that ended before it was acknowledged.
-    pub redelivered: bool,
-    /// The author's membership.
-    pub standing: Standing,
-    /// Its sender's clock lies too far ahead to be believed.
-    pub clock_suspect: bool,
-}
-
-/// What a timeline holds at one place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TimelineItem {
-    /// Somebody else's message.
-    Received(Received),
-    /// Our own.
-    Sent {
-        /// Its id.
-        id: MessageId,
-        /// What it says.
-        content: Content,
-        /// Its place on the screen.
-        sort: SortKey,
-        /// How far it got.
-        ack: Ack,
-        /// Why it failed, if it did.
-        failed: Option<FailReason>,
-    },
-    /// Messages that will never come (Q5, Q6, ID7).
-    Gap {
-        /// Whose.
-        from: UserId,
-        /// The first missing message.
-        first: MessageId,
-        /// How many.
-        count: u64,
-        /// Where it shows.
-        sort: SortKey,
-    },
-}
-
-/// What happened to messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeliveryEvent {
-    /// `send` is durable: the message will arrive or end in a named state.
-    Accepted {
-        /// Its id.
-        id: MessageId,
-        /// The caller's name for it.
-        txn: TxnId,
-        /// Its place on the screen.
-        sort: SortKey,
-    },
-    /// A message arrived.
-    Received(Received),
-    /// Messages of a stream will never come.
-    Gap {
-        /// The conversation.
-        conv: ConvId,
-        /// Whose.
-        from: UserId,
-        /// The first missing message.
-        first: MessageId,
-        /// How many.
-        count: u64,
-        /// Where it shows.
-        sort: SortKey,
-    },
-    /// A message of ours got further with all recipients.
-    Progress {
-        /// Which.
-        id: MessageId,
-        /// How far.
-        ack: Ack,
-    },
-    /// One recipient's receipt.
-    Receipt {
-        /// The last message it covers; all before it are covered too.
-        up_to: MessageId,
-        /// Whose.
-        by: UserId,
-        /// `Delivered` or `Displayed`.
-        ack: Ack,
-    },
-    /// A message of ours will not arrive.
-    Failed {
-        /// Which.
-        id: MessageId,
-        /// Why.
-        why: FailReason,
-    },
-    /// Somebody types, or stopped.
-    Typing {
-        /// Where.
-        conv: ConvId,
-        /// Who.
-        user: UserId,
-        /// True while typing.
-        active: bool,
-    },
-    /// A message could not be read and was put aside with its bytes (Q13).
-    DeadLetter {
-        /// Which.
-        id: MessageId,
-        /// From whom.
-        from: UserId,
-        /// Why.
-        cause: ContentError,
-    },
-    /// The store was restored from an older state, or a peer forged; unacknowledged messages were
-    /// given new ids (reliability 2.3, "ack from the future").
-    RolledBack {
-        /// The epoch that is used now.
-        epoch: Epoch,
-    },
-}
-
-/// Why a message was not taken. The content comes back.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// No such open conversation.
-    #[error("the conversation is not open; request a session or join the group first")]
-    NotOpen(Content),
-    /// The outbox is full (Q5).
-    #[error("the outbox is full ({limit}); wait until messages are acknowledged")]
-    Full {
-        /// The content.
-        content: Content,
-        /// Which limit.
-        limit: &'static str,
-    },
-    /// The content is no good.
-    #[error("the content is refused: {why}")]
-    Content {
-        /// The content.
-        content: Content,
-        /// Why.
-        why: ContentError,
-    },
-    /// The transaction id is bound to another message.
-    #[error("this transaction id was used for other content; use a new one")]
-    TxnReused(Content),
-}
-
-/// Who gets what is sent to a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Route {
-    /// Where messages travel.
-    pub channel: Channel,
-    /// The devices that must acknowledge, each with its user.
-    pub recipients: BTreeSet<(UserId, DeviceId)>,
-    /// The log index the recipients were computed from (G10); 0 in 1:1.
-    pub roster: u64,
-    /// True for groups: acknowledgements are slower and bundled.
-    pub group: bool,
-    /// The log index of our own admission: messages that cite an older one are not ours (G16); 0
-    /// in 1:1.
-    pub since: u64,
-}
-
-impl Route {
-    /// A route.
-    pub fn new(
-        channel: Channel,
-        recipients: BTreeSet<(UserId, DeviceId)>,
-        roster: u64,
-        group: bool,
-    ) -> Self {
+impl Conv {
+    fn new(config: &DeliveryConfig) -> Self {
         Self {
-            channel,
-            recipients,
-            roster,
-            group,
-            since: 0,
+            route: None,
+            out: Outbox::new(config.window),
+            streams: BTreeMap::new(),
+            inbox: BTreeMap::new(),
+            pos: 0,
+            shown: None,
+            read: None,
+            typing: None,
         }
     }
 
-    /// The same route for a member that was admitted at `index`.
-    #[must_use]
-    pub fn since(self, index: u64) -> Self {
-        Self {
-            since: index,
-            ..self
-        }
+    fn is_group(&self) -> bool {
+        self.route.as_ref().is_some_and(|route| route.group)
+    }
+
+    fn owes(&self) -> bool {
+        !self.out.entries.is_empty() || self.out.notice
     }
 }
 
 /// Outboxes and inboxes of one device.
+///
+/// A message belongs to a stream (our device, epoch, conversation) and has a number there. It is
+/// kept until every recipient has it, it expires, or the conversation closes. A group of one has
+/// no recipients: what is sent there is `Delivered` at once.
 #[derive(Debug)]
-pub struct Delivery {}
+pub struct Delivery {
+    me: Sender,
+    epoch: Epoch,
+    epoch_at_start: Epoch,
+    config: DeliveryConfig,
+    sealer: Box<dyn Sealer>,
+    rng: Rng,
+    clock: HlcClock,
+    convs: BTreeMap<ConvId, Conv>,
+    /// Conversations that owe something.
+    owing: BTreeSet<ConvId>,
+    outbox: (usize, usize),
+    txns: BTreeMap<TxnId, Txn>,
+    ring: BTreeMap<u64, TxnId>,
+    acks: BTreeMap<UserId, Waiting>,
+    shares: BTreeMap<UserId, Share>,
+    /// Delivered and held, all conversations.
+    total: Share,
+    /// Streams that were told a narrow window.
+    starved: BTreeSet<(ConvId, DeviceId)>,
+    typing: BTreeSet<(ConvId, UserId)>,
+    /// Rows of `Inbox` as restored, until they are told again.
+    restored: BTreeMap<(ConvId, u64), Received>,
+    timers: crate::deadline::DeadlineIndex<Key>,
+    bucket: Bucket,
+    up: bool,
+    up_since: Timestamp,
+    effects: Effects<DeliveryEvent>,
+}
 
 impl Delivery {
     /// Empty. `epoch` is this process's; its row must be durable before the first frame leaves.
     pub fn new(
-        _me: Sender,
-        _epoch: Epoch,
-        _config: DeliveryConfig,
-        _sealer: Box<dyn Sealer>,
-        _rng: Rng,
+        me: Sender,
+        epoch: Epoch,
+        config: DeliveryConfig,
+        sealer: Box<dyn Sealer>,
+        rng: Rng,
     ) -> Self {
-        unimplemented!()
+        Self {
+            me,
+            epoch,
+            epoch_at_start: epoch,
+            bucket: Bucket::new(config.retransmit_rate),
+            config,
+            sealer,
+            rng,
+            clock: HlcClock::default(),
+            convs: BTreeMap::new(),
+            owing: BTreeSet::new(),
+            outbox: (0, 0),
+            txns: BTreeMap::new(),
+            ring: BTreeMap::new(),
+            acks: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            total: Share::default(),
+            starved: BTreeSet::new(),
+            typing: BTreeSet::new(),
+            restored: BTreeMap::new(),
+            timers: crate::deadline::DeadlineIndex::default(),
+            up: false,
+            up_since: Timestamp::ZERO,
+            effects: Effects::default(),
+        }
+    }
+
+    fn conv_mut(&mut self, conv: ConvId) -> &mut Conv {
+        let config = &self.config;
+        self.convs.entry(conv).or_insert_with(|| Conv::new(config))
     }
 
     /// Takes back a row of `Conversations`, `Outbox`, `Streams` or `Inbox`.
     ///
     /// # Errors
     /// [`RestoreError`] when the row is damaged.
-    pub fn restore(&mut self, _row: &Row, _now: Now) -> Result<(), RestoreError> {
-        unimplemented!()
+    pub fn restore(&mut self, row: &Row, now: Now) -> Result<(), RestoreError> {
+        match row.table {
+            Table::Conversations if row.key.len() == 32 => {
+                let conv = ConvId(row.key[..].try_into().map_err(|_| RestoreError::of(row))?);
+                let hlc = rows::restore_conv(row, self.conv_mut(conv))?;
+                self.clock = HlcClock::resume(self.clock.last().max(hlc));
+            }
+            Table::Conversations => {
+                let (n, txn, known) = rows::restore_txn(row)?;
+                self.ring.insert(n, txn);
+                self.txns.insert(txn, known);
+            }
+            Table::Outbox => {
+                let (conv, at, entry) = rows::restore_outbox(row)?;
+                self.clock = HlcClock::resume(self.clock.last().max(entry.hlc));
+                let known = Txn {
+                    id: self.own_id(conv, at),
+                    hash: send::hash(conv, &entry.body),
+                };
+                self.txns.insert(entry.txn, known);
+                self.outbox.0 += 1;
+                self.outbox.1 += entry.body.len();
+                let due = now.mono_at(entry.expires);
+                let key = Key::Expiry(conv);
+                if self.timers.due(&key).is_none_or(|old| due < old) {
+                    self.timers.set(key, due);
+                }
+                let out = &mut self.conv_mut(conv).out;
+                out.entries.insert(at, entry);
+                out.unsent.insert(at);
+            }
+            Table::Streams => {
+                let (conv, device, item) = rows::restore_stream(row)?;
+                let streams = &mut self.conv_mut(conv).streams;
+                match item {
+                    rows::StreamItem::State(mut state) => {
+                        if let Some(early) = streams.remove(&device) {
+                            state.held = early.held;
+                        }
+                        streams.insert(device, state);
+                    }
+                    rows::StreamItem::Held(seq, held) => {
+                        if let Some(body) = &held.body {
+                            Content::decode(conv, body).map_err(|_| RestoreError::of(row))?;
+                        }
+                        let me = self.me.user.clone();
+                        let streams = &mut self.conv_mut(conv).streams;
+                        // Its state row follows and names the user.
+                        let stream = streams.entry(device).or_insert_with(|| Stream::new(me));
+                        stream.held.insert(seq, held);
+                    }
+                }
+            }
+            Table::Inbox => {
+                let (conv, pos, item) = rows::restore_inbox(row)?;
+                let TimelineItem::Received(mut received) = timeline::read(&item)? else {
+                    return Err(RestoreError::of(row));
+                };
+                received.redelivered = true;
+                let user = received.from.clone();
+                self.share(&user, 1, 0);
+                self.conv_mut(conv).inbox.insert(pos, user);
+                self.restored.insert((conv, pos), received);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// After the restored rows: arms timers and tells again, as `redelivered`, what the
     /// application did not acknowledge.
-    pub fn resume(&mut self, _now: Now) {
-        unimplemented!()
+    pub fn resume(&mut self, now: Now) {
+        for ((conv, pos), received) in core::mem::take(&mut self.restored) {
+            let it = self.conv_mut(conv);
+            it.pos = it.pos.max(pos);
+            if let Some(stream) = it.streams.get_mut(&received.id.stream.device)
+                && stream.epoch == received.id.stream.epoch
+                && received.id.seq.0 > stream.read
+            {
+                stream
+                    .marks
+                    .push_back((received.sort.hlc, received.id.seq.0));
+            }
+            mark("delivery-redelivered");
+            self.effects.emit(DeliveryEvent::Received(received));
+        }
+        let mut held = Vec::new();
+        for (conv, it) in &mut self.convs {
+            it.out.settle();
+            for (device, stream) in &it.streams {
+                if let Some((_, first)) = stream.held.first_key_value() {
+                    held.push((stream.user.clone(), stream.held.len()));
+                    self.timers
+                        .set(Key::Flush(*conv, *device), now.mono_at(first.expires));
+                }
+            }
+            if it.owes() {
+                self.owing.insert(*conv);
+            }
+        }
+        for (user, count) in held {
+            self.share(&user, 0, isize::try_from(count).unwrap_or(isize::MAX));
+        }
     }
 
     /// Opens a conversation or changes who gets its messages. Messages that wait only for a
-    /// recipient that is gone are done; who is new gets what is sent from now on.
-    pub fn open(&mut self, _conv: ConvId, _route: Route, _now: Now) {
-        unimplemented!()
+    /// recipient that is gone are done; who is new gets what is sent from now on. In 1:1 a new
+    /// device of the peer gets what is still in the outbox too, and a set that became empty
+    /// changes nothing: there, nobody to deliver to does not mean delivered.
+    pub fn open(&mut self, conv: ConvId, mut route: Route, now: Now) {
+        route
+            .recipients
+            .retain(|(_, device)| *device != self.me.device);
+        let epoch = self.epoch;
+        let it = self.conv_mut(conv);
+        it.out.settle();
+        let fresh = it.route.is_none();
+        let from = if fresh || !route.group {
+            (Epoch(0), 0)
+        } else {
+            let next = it.out.lives.get(&epoch).map_or(1, |life| life.next);
+            (epoch, next)
+        };
+        for who in &route.recipients {
+            it.out.join(who.clone(), from);
+        }
+        let gone: Vec<_> = if route.group || !route.recipients.is_empty() {
+            it.out
+                .peers
+                .keys()
+                .filter(|who| !route.recipients.contains(*who))
+                .cloned()
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let alone = route.group && route.recipients.is_empty();
+        it.route = Some(route);
+        for who in gone {
+            mark("delivery-recipient-gone");
+            let it = self.conv_mut(conv);
+            let newly = it.out.leave(&who);
+            self.count_off(conv, newly, now);
+        }
+        if alone {
+            let left: Vec<_> = self.conv_mut(conv).out.entries.keys().copied().collect();
+            self.count_off(conv, left.into_iter().map(|at| (at, true)).collect(), now);
+        }
+        self.pump(conv, now);
+        if self.up && fresh && self.owing.contains(&conv) {
+            self.timers.set(Key::Hello(conv), now.mono);
+        }
     }
 
-    /// Closes it: what is unacknowledged fails with `why` (Q15).
-    pub fn close(&mut self, _conv: ConvId, _why: FailReason, _now: Now) {
-        unimplemented!()
-    }
-
-    /// Takes a message. Idempotent by `txn`: the same content again gives the same id.
-    ///
-    /// # Errors
-    /// [`SendError`] hands the content back.
-    pub fn send(
-        &mut self,
-        _conv: ConvId,
-        _txn: TxnId,
-        _content: Content,
-        _now: Now,
-    ) -> Result<MessageId, SendError> {
-        unimplemented!()
-    }
-
-    /// Takes back a message that never left (Q3); false when it is too late.
-    pub fn cancel(&mut self, _id: &MessageId, _now: Now) -> bool {
-        unimplemented!()
+    /// Closes it: what is unacknowledged fails with `why` (Q15). Who sent what stays known, so
+    /// that a copy that comes later is no news (S15).
+    pub fn close(&mut self, conv: ConvId, why: FailReason, now: Now) {
+        let Some(it) = self.convs.get_mut(&conv) else {
+            return;
+        };
+        if it.route.take().is_none() && it.out.entries.is_empty() {
+            return;
+        }
+        it.out.peers.clear();
+        it.out.notice = false;
+        it.typing = None;
+        let owed: Vec<_> = it.out.entries.keys().copied().collect();
+        let devices: Vec<_> = it.streams.keys().copied().collect();
+        for at in owed {
+            self.fail(conv, at, &why);
+        }
+        for device in devices {
+            self.flush_stream(conv, device, now);
+        }
+        self.put_conv(conv);
+        self.owing.remove(&conv);
+        for key in [Key::Hello(conv), Key::Retry(conv), Key::Expiry(conv)] {
+            self.timers.remove(&key);
+        }
     }
 
     /// The user has seen everything up to `up_to`; moves forward only (Q12).
-    pub fn mark_read(&mut self, _conv: ConvId, _up_to: SortKey, _now: Now) {
-        unimplemented!()
+    pub fn mark_read(&mut self, conv: ConvId, up_to: SortKey, now: Now) {
+        let Some(it) = self.convs.get_mut(&conv) else {
+            return;
+        };
+        if it.read.is_some_and(|read| read >= up_to) {
+            return;
+        }
+        it.read = Some(up_to);
+        let mut moved = Vec::new();
+        for (device, stream) in &mut it.streams {
+            let epoch = stream.epoch;
+            let sort = |hlc, seq| SortKey {
+                hlc,
+                device: *device,
+                epoch,
+                seq,
+            };
+            if stream.mark_read(|hlc, seq| sort(hlc, seq) <= up_to) {
+                moved.push((*device, rows::encode_stream(stream)));
+            }
+        }
+        self.put_conv(conv);
+        for (device, row) in moved {
+            self.effects
+                .put(Table::Streams, rows::stream_key(conv, device), row);
+            if self.config.share_read {
+                self.ack_later(conv, device, now);
+            }
+        }
     }
 
     /// The application is done with everything up to `pos` of this inbox.
-    pub fn acknowledge(&mut self, _conv: ConvId, _pos: u64, _now: Now) {
-        unimplemented!()
-    }
-
-    /// The user types, or stopped.
-    pub fn set_typing(&mut self, _conv: ConvId, _active: bool, _now: Now) {
-        unimplemented!()
-    }
-
-    /// A message. The caller has checked that `from` may write to the conversation.
-    pub fn handle_data(
-        &mut self,
-        _from: &Sender,
-        _data: &wire::delivery::Data,
-        _standing: Standing,
-        _now: Now,
-    ) {
-        unimplemented!()
+    pub fn acknowledge(&mut self, conv: ConvId, pos: u64, now: Now) {
+        let Some(it) = self.convs.get_mut(&conv) else {
+            return;
+        };
+        let rest = it.inbox.split_off(&pos.saturating_add(1));
+        let done = core::mem::replace(&mut it.inbox, rest);
+        for (pos, user) in done {
+            self.effects
+                .delete(Table::Inbox, rows::inbox_key(conv, pos));
+            self.share(&user, -1, 0);
+        }
+        for (conv, device) in core::mem::take(&mut self.starved) {
+            if self.window_for(conv, device) == 0 {
+                self.starved.insert((conv, device));
+            } else {
+                mark("delivery-window-reopened");
+                self.ack_later(conv, device, now);
+            }
+        }
     }
 
     /// Acknowledgements; those for other devices are ignored.
-    pub fn handle_ack(&mut self, _from: &Sender, _ack: &wire::delivery::Ack, _now: Now) {
-        unimplemented!()
+    pub fn handle_ack(&mut self, from: &Sender, ack: &wire::delivery::Ack, now: Now) {
+        for stream in ack.streams.iter() {
+            if stream.device == self.me.device.0 {
+                self.take_ack(from, stream, now);
+            }
+        }
     }
 
     /// A receiver closed an epoch of ours.
-    pub fn handle_retired(
-        &mut self,
-        _from: &Sender,
-        _retired: &wire::delivery::Retired,
-        _now: Now,
-    ) {
-        unimplemented!()
-    }
-
-    /// What a sender still owes.
-    pub fn handle_hello(&mut self, _from: &Sender, _hello: &wire::delivery::Hello, _now: Now) {
-        unimplemented!()
-    }
-
-    /// Somebody types.
-    pub fn handle_typing(&mut self, _from: &Sender, _typing: &wire::delivery::Typing, _now: Now) {
-        unimplemented!()
-    }
-
-    /// The broker took (or did not take) this attempt of a message.
-    pub fn handle_handed_off(&mut self, _id: &MessageId, _attempt: u32, _taken: bool, _now: Now) {
-        unimplemented!()
+    pub fn handle_retired(&mut self, from: &Sender, retired: &wire::delivery::Retired, now: Now) {
+        if retired.device == self.me.device.0 {
+            self.take_retired(from, retired, now);
+        }
     }
 
     /// Connected: `Hello` on every conversation that owes, retransmit timers run again (S11–S13).
-    pub fn handle_up(&mut self, _now: Now) {
-        unimplemented!()
+    pub fn handle_up(&mut self, now: Now) {
+        self.up = true;
+        self.up_since = now.mono;
+        for conv in &self.owing {
+            if let Some(it) = self.convs.get_mut(conv) {
+                it.out.rtt.silent = 0;
+                it.out.hellos = 0;
+            }
+            self.timers.remove(&Key::Retry(*conv));
+            self.timers.set(Key::Hello(*conv), now.mono);
+        }
+        for user in self.acks.keys() {
+            let due = now.mono + self.rng.jitter(self.config.ack_delay);
+            self.timers.set(Key::Ack(user.clone()), due);
+        }
     }
 
     /// Cut off: retransmit timers stand still (Q7).
     pub fn handle_down(&mut self, _now: Now) {
-        unimplemented!()
+        self.up = false;
+        for conv in &self.owing {
+            self.timers.remove(&Key::Retry(*conv));
+            self.timers.remove(&Key::Hello(*conv));
+        }
+        for user in self.acks.keys() {
+            self.timers.remove(&Key::Ack(user.clone()));
+        }
     }
 
     /// Time passed.
-    pub fn handle_timeout(&mut self, _now: Now) {
-        unimplemented!()
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(key) = self.timers.pop_due(now.mono) {
+            match key {
+                Key::Hello(conv) => self.on_hello_due(conv, now),
+                Key::Retry(conv) => self.on_retry(conv, now),
+                Key::Expiry(conv) => self.on_expiry(conv, now),
+                Key::Ack(user) => self.on_ack_due(&user, now),
+                Key::Flush(conv, device) => self.on_flush(conv, device, now),
+                Key::Typing(conv, user) => self.on_typing_over(conv, user),
+            }
+        }
     }
 
     /// When to call [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        unimplemented!()
+        self.timers.earliest()
     }
 
     /// The epoch that new messages get: this life's, or a later one after a rollback was found.
     pub fn epoch(&self) -> Epoch {
-        unimplemented!()
+        self.epoch
     }
 
     /// Messages in the outbox, and their bytes.
     pub fn outbox_size(&self) -> (usize, usize) {
-        unimplemented!()
+        self.outbox
+    }
+
+    /// Up to where every recipient's user has seen our messages: all of earlier epochs, and of
+    /// this one up to the number. A timeline row of ours says `Delivered` at most; this says the
+    /// rest, and it survives restarts.
+    pub fn displayed_up_to(&self, conv: ConvId) -> (Epoch, Seq) {
+        self.convs.get(&conv).map_or_else(Default::default, |it| {
+            (it.out.displayed.0, Seq(it.out.displayed.1))
+        })
     }
 
     /// The key of a timeline row: rows of a conversation sort as they show.
-    pub fn timeline_key(_conv: ConvId, _sort: &SortKey) -> Bytes {
-        unimplemented!()
+    pub fn timeline_key(conv: ConvId, sort: &SortKey) -> Bytes {
+        timeline::key(conv, sort)
     }
 
     /// Reads a row of [`Table::Timeline`](crate::effect::Table::Timeline).
     ///
     /// # Errors
     /// [`RestoreError`] when the row is damaged.
-    pub fn read_timeline(_row: &Row) -> Result<TimelineItem, RestoreError> {
-        unimplemented!()
+    pub fn read_timeline(row: &Row) -> Result<TimelineItem, RestoreError> {
+        timeline::read(row)
     }
 
     /// What it wants done.
     pub fn effects(&mut self) -> &mut Effects<DeliveryEvent> {
-        unimplemented!()
+        &mut self.effects
     }
 }

@@ -30,19 +30,26 @@ pub struct Data {
     pub seq: u64,
     /// The lowest sequence number neither acknowledged by all nor expired.
     pub base: u64,
-    /// How many messages of this stream have expired so far.
-    pub expired_total: u64,
+    /// How many messages this device sent to the conversation in all earlier epochs: what is
+    /// missing at the tail of a closed epoch, or of a whole one, shows here (reliability 2.6).
+    pub sent_before: u64,
+    /// The `roster` of the message before `base`, whatever its epoch: when it lies before a
+    /// receiver's admission, nothing below `base` was meant for it. 0 when there is none.
+    pub base_roster: u64,
+    /// The `roster` of the message before this one, likewise.
+    pub prev_roster: u64,
     /// Hybrid logical clock at accept: the display order.
     pub hlc: u64,
     /// The index of the group log that the recipients were computed from (G10); 0 in 1:1.
     pub roster: u64,
-    /// Which copy this is, from 1 (Q7, Q8).
+    /// Which copy this is; grows with each (Q7, Q8) and starts higher in each process life.
     pub attempt: u32,
     /// Milliseconds left to live at transmit.
     pub ttl_ms: u64,
     /// Causal hints.
     pub deps: BoundedVec<Dep, 8>,
-    /// The sealed content.
+    /// The sealed content. Empty: the message was taken back before it ever left (Q3), and its
+    /// number is to be passed over.
     pub body: BoundedBytes<MAX_BODY>,
 }
 
@@ -104,7 +111,9 @@ pub struct OpenStream {
     /// The next sequence number that will be used.
     pub next: u64,
     /// As in [`Data`].
-    pub expired_total: u64,
+    pub sent_before: u64,
+    /// As in [`Data`].
+    pub base_roster: u64,
 }
 
 /// After a reconnect, and when the tail of a stream expired: what I still owe on this channel.

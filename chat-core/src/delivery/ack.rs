@@ -1,0 +1,394 @@
+//! Acknowledgements, in both directions (reliability 2.3 "ack", "ack from the future", "poison";
+//! rules Q8, Q12, Q13, S11, S12).
+//!
+//! Guarantees: an acknowledgement leaves only when what it acknowledges is durable (ID3); it is
+//! cumulative with a bitmap and always names the epoch. One frame carries up to 32 streams of one
+//! sender, after `ack_delay` in 1:1 and a random part of `group_ack_delay` in groups; a duplicate
+//! is answered at once, but no stream more often than once per `ack_delay`.
+//!
+//! News is acknowledged with class `Durable`, because its sender may be away for long and would
+//! show "sent" for what has arrived; an answer to a duplicate or a `Hello` is `Ephemeral`, its
+//! sender is there.
+
+use std::collections::BTreeSet;
+
+use super::inbox::WINDOW;
+use super::outbox::{Applied, At, Who};
+use super::types::{Ack, DeliveryEvent, FailReason};
+use super::{Delivery, Key};
+use crate::channel::{Channel, Class};
+use crate::effect::{Outgoing, Table};
+use crate::id::{ConvId, DeviceId, Epoch, UserId};
+use crate::identity::Sender;
+use crate::probe::{mark, planted};
+use crate::time::{Now, Timestamp};
+use crate::wire::delivery as frames;
+use crate::wire::{Body, BoundedVec};
+
+/// Streams in one acknowledgement.
+const MAX_STREAMS: usize = 32;
+/// How long after a rollback the next one is not believed: a forger must not make us renumber
+/// for ever.
+const ROLLBACK_PAUSE: core::time::Duration = core::time::Duration::from_secs(60);
+/// How far above the wall clock a closed epoch may lie, in milliseconds: some 35 years. What lies
+/// above would use up the numbers.
+const MAX_EPOCH_AHEAD: u64 = 1 << 40;
+
+/// Acknowledgements that wait for one sender.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    streams: BTreeSet<(ConvId, DeviceId)>,
+    /// Something durable is new.
+    news: bool,
+}
+
+impl Delivery {
+    /// News of a stream: acknowledged after a delay, together with others of the same sender.
+    pub(super) fn ack_later(&mut self, conv: ConvId, device: DeviceId, now: Now) {
+        let group = self.convs.get(&conv).is_some_and(|it| it.is_group());
+        let delay = if group {
+            let rest = self
+                .config
+                .group_ack_delay
+                .saturating_sub(self.config.ack_delay);
+            self.config.ack_delay + self.rng.jitter(rest)
+        } else {
+            self.config.ack_delay
+        };
+        self.queue_ack(conv, device, true, now.mono + delay);
+    }
+
+    /// A duplicate or a question: acknowledged at once, unless it just was.
+    pub(super) fn ack_again(&mut self, conv: ConvId, device: DeviceId, now: Now) {
+        let answered = self
+            .convs
+            .get(&conv)
+            .and_then(|it| it.streams.get(&device))
+            .and_then(|stream| stream.answered);
+        let due = answered.map_or(now.mono, |at| now.mono.max(at + self.config.ack_delay));
+        self.queue_ack(conv, device, false, due);
+        if due <= now.mono {
+            self.flush_due_acks(conv, device, now);
+        }
+    }
+
+    fn flush_due_acks(&mut self, conv: ConvId, device: DeviceId, now: Now) {
+        let user = self
+            .convs
+            .get(&conv)
+            .and_then(|it| it.streams.get(&device))
+            .map(|stream| stream.user.clone());
+        if let Some(user) = user {
+            self.timers.remove(&Key::Ack(user.clone()));
+            self.on_ack_due(&user, now);
+        }
+    }
+
+    fn queue_ack(&mut self, conv: ConvId, device: DeviceId, news: bool, due: Timestamp) {
+        let Some(stream) = self.convs.get(&conv).and_then(|it| it.streams.get(&device)) else {
+            return;
+        };
+        let user = stream.user.clone();
+        let waiting = self.acks.entry(user.clone()).or_default();
+        waiting.streams.insert((conv, device));
+        waiting.news |= news;
+        let key = Key::Ack(user);
+        if self.timers.due(&key).is_none_or(|old| due < old) {
+            self.timers.set(key, due);
+        }
+    }
+
+    /// Sends what waits for `user`.
+    pub(super) fn on_ack_due(&mut self, user: &UserId, now: Now) {
+        if !self.up {
+            return;
+        }
+        let Some(waiting) = self.acks.remove(user) else {
+            return;
+        };
+        let all: Vec<_> = waiting
+            .streams
+            .into_iter()
+            .filter_map(|(conv, device)| self.stream_ack(conv, device, now))
+            .collect();
+        for part in all.chunks(MAX_STREAMS) {
+            let ack = frames::Ack {
+                streams: BoundedVec::take_from(part.iter().cloned()),
+            };
+            mark("delivery-ack");
+            let mut frame = Outgoing::durable(Channel::Inbox(user.clone()), ack)
+                .with_ttl(self.config.content_ttl);
+            frame.gated = !planted("delivery-ack-before-persist");
+            if !waiting.news {
+                frame.class = Class::Ephemeral;
+            }
+            self.effects.send(frame);
+        }
+    }
+
+    fn stream_ack(
+        &mut self,
+        conv: ConvId,
+        device: DeviceId,
+        now: Now,
+    ) -> Option<frames::StreamAck> {
+        let share_read = self.config.share_read;
+        let window = self.window_for(conv, device);
+        let stream = self.convs.get_mut(&conv)?.streams.get_mut(&device)?;
+        stream.answered = Some(now.mono);
+        if window < WINDOW {
+            mark("delivery-window-narrow");
+            self.starved.insert((conv, device));
+        }
+        Some(frames::StreamAck {
+            device: device.0,
+            conv: conv.0,
+            epoch: stream.epoch.0,
+            contig: stream.contig,
+            bitmap: stream.bitmap(),
+            window: u16::try_from(window).expect("the window is at most 64"),
+            read: if share_read { stream.read } else { 0 },
+            refused: BoundedVec::take_from(stream.refused.iter().copied()),
+        })
+    }
+
+    /// Answers a frame of a closed epoch, at most once per `ack_delay`.
+    pub(super) fn say_retired(&mut self, from: &Sender, conv: ConvId, now: Now) {
+        let Some(stream) = self
+            .convs
+            .get_mut(&conv)
+            .and_then(|it| it.streams.get_mut(&from.device))
+        else {
+            return;
+        };
+        let quiet = stream
+            .answered
+            .is_none_or(|at| at + self.config.ack_delay <= now.mono);
+        if !quiet || !self.up {
+            return;
+        }
+        mark("delivery-retired");
+        stream.answered = Some(now.mono);
+        let retired = frames::Retired {
+            device: from.device.0,
+            conv: conv.0,
+            below: stream.epoch.0.saturating_sub(1),
+        };
+        let frame = Outgoing::ephemeral(Channel::Inbox(from.user.clone()), Body::from(retired));
+        self.effects.send(frame.gated());
+    }
+
+    /// One stream of an acknowledgement for us.
+    pub(super) fn take_ack(&mut self, from: &Sender, ack: &frames::StreamAck, now: Now) {
+        let conv = ConvId(ack.conv);
+        let who: Who = (from.user.clone(), from.device);
+        let epoch = Epoch(ack.epoch);
+        // A receiver may have given up what ran out, and then passes over it: first things first.
+        self.on_expiry(conv, now);
+        let Some(it) = self.convs.get_mut(&conv) else {
+            return;
+        };
+        if !it.out.peers.contains_key(&who) {
+            return;
+        }
+        let highest = ack.contig.saturating_add(match ack.bitmap {
+            0 => 0,
+            bits => 65 - u64::from(bits.leading_zeros()),
+        });
+        let life = it.out.lives.get(&epoch);
+        let unsent = epoch > self.epoch || life.is_some_and(|life| highest >= life.next);
+        // An epoch of an earlier life was restored whole: what a later life added to it is its own.
+        if unsent && epoch >= self.epoch_at_start {
+            if highest > 0 {
+                mark("delivery-ack-from-the-future");
+                self.roll_forward(conv, epoch, now);
+            }
+            return;
+        }
+        if it.out.active() != Some(epoch) {
+            return;
+        }
+        for refusal in ack.refused.iter() {
+            self.on_refused(conv, (epoch, refusal.seq), from, refusal.code);
+        }
+        let it = self.convs.get_mut(&conv).expect("it was found above");
+        let applied = it.out.apply(&who, ack);
+        self.after_ack(conv, &who, epoch, applied, now);
+    }
+
+    fn after_ack(&mut self, conv: ConvId, who: &Who, epoch: Epoch, applied: Applied, now: Now) {
+        let it = self.convs.get_mut(&conv).expect("the caller found it");
+        it.out.hellos = 0;
+        it.out.rtt.silent = 0;
+        for (at, _) in &applied.newly {
+            if let Some(entry) = it.out.entries.get(at)
+                && entry.sends == 1
+                && entry.sent_at >= self.up_since
+            {
+                it.out.rtt.sample(now.mono.saturating_since(entry.sent_at));
+            }
+        }
+        self.count_off(conv, applied.newly, now);
+        let mut receipt = |seq, ack| {
+            let up_to = self.own_id(conv, (epoch, seq));
+            let by = who.0.clone();
+            self.effects
+                .emit_gated(DeliveryEvent::Receipt { up_to, by, ack });
+        };
+        if let Some(seq) = applied.delivered {
+            receipt(seq, Ack::Delivered);
+        }
+        if let Some(seq) = applied.read {
+            receipt(seq, Ack::Displayed);
+            self.note_displayed(conv, epoch);
+        }
+        if applied.progress {
+            self.timers.remove(&Key::Retry(conv));
+            self.pump(conv, now);
+        }
+        self.arm(conv, now);
+    }
+
+    /// Tells `Displayed` for what every recipient's user has seen now.
+    fn note_displayed(&mut self, conv: ConvId, epoch: Epoch) {
+        let it = self.convs.get_mut(&conv).expect("the caller found it");
+        let seen = (epoch, it.out.displayed_by_all());
+        let before = it.out.displayed;
+        if seen <= before {
+            return;
+        }
+        it.out.displayed = seen;
+        self.put_conv(conv);
+        let from = if before.0 == epoch { before.1 } else { 0 };
+        // A watermark covers what lies before it; the events name the latest of a long jump.
+        for seq in from.max(seen.1.saturating_sub(WINDOW)) + 1..=seen.1 {
+            let id = self.own_id(conv, (epoch, seq));
+            let ack = Ack::Displayed;
+            self.effects.emit_gated(DeliveryEvent::Progress { id, ack });
+        }
+    }
+
+    /// Messages that one recipient fewer misses: tells `Delivered`, forgets what is done.
+    pub(super) fn count_off(&mut self, conv: ConvId, newly: Vec<(At, bool)>, now: Now) {
+        let mut any = false;
+        for (at, settles) in newly {
+            let Some(it) = self.convs.get_mut(&conv) else {
+                return;
+            };
+            let Some(entry) = it.out.entries.get_mut(&at) else {
+                continue;
+            };
+            let (devices, users) = (entry.devices, entry.users);
+            if settles && users == 0 && !entry.failed && entry.ack < Ack::Delivered {
+                entry.ack = Ack::Delivered;
+                let entry = entry.clone();
+                self.put_sent(conv, at, &entry, None);
+                if devices > 0 {
+                    self.put_outbox(conv, at, &entry);
+                }
+                let id = self.own_id(conv, at);
+                let ack = Ack::Delivered;
+                self.effects.emit_gated(DeliveryEvent::Progress { id, ack });
+            }
+            if devices == 0 {
+                any = true;
+                self.forget(conv, at);
+            }
+        }
+        if any {
+            if let Some(it) = self.convs.get_mut(&conv) {
+                // Who holds something above a hole that is owed to nobody must hear of the base.
+                it.out.notice |= it.out.entries.is_empty() && it.out.owes_notice();
+            }
+            self.pump(conv, now);
+        }
+    }
+
+    /// Removes a message from the outbox; its transaction stays known for a while.
+    pub(super) fn forget(&mut self, conv: ConvId, at: At) {
+        let it = self.convs.get_mut(&conv).expect("the caller found it");
+        let Some(entry) = it.out.remove(at) else {
+            return;
+        };
+        self.drop_outbox_row(conv, at, &entry);
+    }
+
+    fn on_refused(&mut self, conv: ConvId, at: At, from: &Sender, code: u8) {
+        let it = self.convs.get_mut(&conv).expect("the caller found it");
+        let Some(entry) = it.out.entries.get_mut(&at) else {
+            return;
+        };
+        if entry.failed {
+            return;
+        }
+        mark("delivery-refused");
+        entry.failed = true;
+        let entry = entry.clone();
+        let why = FailReason::Refused {
+            by: from.device,
+            code,
+        };
+        self.put_sent(conv, at, &entry, Some(&why));
+        self.put_outbox(conv, at, &entry);
+        let id = self.own_id(conv, at);
+        self.effects.emit_gated(DeliveryEvent::Failed { id, why });
+    }
+
+    /// A receiver closed `below`, and with it our restored messages up to there: a later life of
+    /// ours had drained them. What belongs to this life gets new numbers above.
+    pub(super) fn take_retired(&mut self, from: &Sender, retired: &frames::Retired, now: Now) {
+        let conv = ConvId(retired.conv);
+        let below = Epoch(retired.below);
+        let who: Who = (from.user.clone(), from.device);
+        let Some(it) = self.convs.get_mut(&conv) else {
+            return;
+        };
+        if !it.out.peers.contains_key(&who) || it.out.active().is_none_or(|active| active > below) {
+            return;
+        }
+        let ours = self.epoch_at_start;
+        if below >= ours && it.out.lives.range(ours..=below).next().is_some() {
+            self.roll_forward(conv, below, now);
+        }
+        loop {
+            let it = self.convs.get_mut(&conv).expect("it was found above");
+            if it.out.active().is_none_or(|active| active >= ours) {
+                break;
+            }
+            mark("delivery-drained-by-a-later-life");
+            let newly = it.out.apply_retired(&who, below);
+            if newly.is_empty() {
+                break;
+            }
+            self.count_off(conv, newly, now);
+        }
+        self.pump(conv, now);
+    }
+
+    /// Somebody knows of later numbers of ours than we do: the store was restored from an older
+    /// state, or it lies. All later messages get a new epoch, and what this life still owes here
+    /// is told again under new ids.
+    fn roll_forward(&mut self, conv: ConvId, above: Epoch, now: Now) {
+        let ceiling = now.wall.0.saturating_add(MAX_EPOCH_AHEAD);
+        let it = self.convs.get_mut(&conv).expect("the caller found it");
+        if above.0 > ceiling.max(self.epoch.0) || it.out.rollback_at.is_some_and(|at| now.mono < at)
+        {
+            mark("delivery-rollback-not-believed");
+            return;
+        }
+        it.out.rollback_at = Some(now.mono + ROLLBACK_PAUSE);
+        mark("delivery-rolled-back");
+        let next = self.epoch.0.max(above.0).saturating_add(1).max(now.wall.0);
+        self.epoch = Epoch(next);
+        self.effects.put(
+            Table::Meta,
+            &b"epoch"[..],
+            self.epoch.0.to_le_bytes().to_vec(),
+        );
+        self.reissue(conv, now);
+        self.put_conv(conv);
+        let epoch = self.epoch;
+        self.effects.emit_gated(DeliveryEvent::RolledBack { epoch });
+        self.pump(conv, now);
+    }
+}

@@ -1,0 +1,378 @@
+//! When a message is sent, and sent again (reliability 2.3 "retransmit", rules Q1, Q6–Q8,
+//! S11–S13).
+//!
+//! Guarantees: nothing is sent while the connection is down; copies beyond the first, and hellos,
+//! share a token bucket; the wait doubles up to its cap with jitter and is reset by any
+//! acknowledgement; every copy carries the current base and a new attempt number.
+
+use core::time::Duration;
+
+use super::outbox::At;
+use super::{Delivery, Key};
+use crate::channel::Class;
+use crate::config::DeliveryConfig;
+use crate::effect::Outgoing;
+use crate::id::{ConvId, Seq};
+use crate::probe::{mark, planted};
+use crate::rng::Rng;
+use crate::time::{Now, Timestamp};
+use crate::wire::{self, BoundedVec};
+
+/// From this many silent rounds on only the first missing message is sent, as a probe: who is
+/// away would only find copies in its mailbox.
+const PROBE_FROM: u32 = 3;
+/// Hellos that only announce a new base, in a row and unanswered, before they wait for the next
+/// message or connection.
+const MAX_HELLOS: u32 = 8;
+/// Epochs listed in one hello.
+const MAX_OPEN: usize = 12;
+
+/// The smoothed round trip of one conversation, in microseconds (RFC 6298 in integers).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rtt {
+    smoothed: u64,
+    deviation: u64,
+    pub(super) silent: u32,
+}
+
+impl Rtt {
+    /// Takes a measurement of a message that was sent once.
+    pub(super) fn sample(&mut self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
+        if self.smoothed == 0 {
+            self.smoothed = took.max(1);
+            self.deviation = took / 2;
+        } else {
+            let off = self.smoothed.abs_diff(took);
+            self.deviation = self.deviation - self.deviation / 4 + off / 4;
+            self.smoothed = (self.smoothed - self.smoothed / 8 + took / 8).max(1);
+        }
+    }
+
+    /// The next wait, without jitter.
+    pub(super) fn wait(&self, config: &DeliveryConfig, group: bool) -> Duration {
+        let slack = if group {
+            config.group_ack_delay
+        } else {
+            config.ack_delay
+        };
+        let measured = if self.smoothed == 0 {
+            config.rto_first
+        } else {
+            Duration::from_micros(
+                self.smoothed
+                    .saturating_add(self.deviation.saturating_mul(4)),
+            )
+        };
+        let floor = (config.rto_first / 4).max(slack * 2);
+        let cap = config.rto_max.max(floor);
+        measured
+            .max(floor)
+            .saturating_mul(1 << self.silent.min(16))
+            .min(cap)
+    }
+}
+
+/// A token bucket: one second's worth of tokens, in millionths.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bucket {
+    rate: u64,
+    level: u64,
+    at: Timestamp,
+}
+
+const TOKEN: u64 = 1_000_000;
+
+impl Bucket {
+    pub(super) fn new(rate: u32) -> Self {
+        let rate = u64::from(rate);
+        Self {
+            rate,
+            level: rate * TOKEN,
+            at: Timestamp::ZERO,
+        }
+    }
+
+    /// Takes one token; otherwise says how long until there is one.
+    pub(super) fn take(&mut self, now: Timestamp) -> Result<(), Duration> {
+        let passed = u64::try_from(now.saturating_since(self.at).as_micros()).unwrap_or(u64::MAX);
+        self.at = self.at.max(now);
+        self.level = self
+            .level
+            .saturating_add(passed.saturating_mul(self.rate))
+            .min(self.rate * TOKEN);
+        if self.level >= TOKEN {
+            self.level -= TOKEN;
+            return Ok(());
+        }
+        Err(Duration::from_micros(
+            (TOKEN - self.level) / self.rate.max(1) + 1,
+        ))
+    }
+}
+
+/// A wait with jitter: between the wait and one and a half times as long.
+pub(super) fn spread(wait: Duration, rng: &mut Rng) -> Duration {
+    wait + rng.jitter(wait / 2)
+}
+
+impl Delivery {
+    /// Sends what has not been sent and fits the window, in order.
+    pub(super) fn pump(&mut self, conv: ConvId, now: Now) {
+        if !self.up {
+            return;
+        }
+        loop {
+            let Some(it) = self.convs.get(&conv) else {
+                return;
+            };
+            let Some(&at) = it.out.unsent.first() else {
+                break;
+            };
+            let turn = it.out.active() == Some(at.0) || planted("delivery-new-epoch-first");
+            if it.route.is_none() || !turn || at.1 > it.out.limit() {
+                break;
+            }
+            if !self.transmit(conv, at, now) {
+                break;
+            }
+        }
+        self.arm(conv, now);
+    }
+
+    /// Sends one copy; false when it cannot be sealed now.
+    fn transmit(&mut self, conv: ConvId, at: At, now: Now) -> bool {
+        let id = self.own_id(conv, at);
+        let it = self.convs.get_mut(&conv).expect("the caller found it");
+        let Some(route) = &it.route else {
+            return false;
+        };
+        let base = if planted("delivery-stale-base") {
+            1
+        } else {
+            it.out.base(at.0)
+        };
+        let base_roster = it.out.base_roster(at.0);
+        let sent_before = it.out.lives.get(&at.0).map_or(0, |life| life.sent_before);
+        let Some(entry) = it.out.entries.get_mut(&at) else {
+            it.out.unsent.remove(&at);
+            return true;
+        };
+        if entry.expires <= now.wall {
+            return false;
+        }
+        let sealed = if entry.body.is_empty() {
+            Some(Vec::new())
+        } else {
+            self.sealer.seal(&id, &entry.body)
+        };
+        // A body that outgrew the frame by sealing waits too: its time to live ends it.
+        let Some(body) = sealed.and_then(|sealed| sealed.try_into().ok()) else {
+            mark("delivery-not-sealed");
+            return false;
+        };
+        let left = entry.expires.saturating_since(now.wall);
+        entry.sends = entry.sends.saturating_add(1);
+        entry.sent_at = now.mono;
+        entry.left = true;
+        // Attempts of a new life start above those of the old ones, so that a broker's window of
+        // ids never takes a new copy for an old one.
+        let lives_apart = self.epoch_at_start.0.saturating_sub(at.0.0);
+        let attempt = u32::try_from(lives_apart & 0x7fff_ffff)
+            .expect("31 bits fit")
+            .saturating_add(entry.sends);
+        let data = wire::delivery::Data {
+            conv: conv.0,
+            epoch: at.0.0,
+            seq: at.1,
+            base,
+            sent_before,
+            base_roster,
+            prev_roster: entry.prev_roster,
+            hlc: entry.hlc.0,
+            roster: entry.roster,
+            attempt,
+            ttl_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            deps: BoundedVec::default(),
+            body,
+        };
+        let mut frame = Outgoing::durable(route.channel.clone(), data).with_ttl(left);
+        frame.gated = !planted("delivery-publish-before-persist");
+        frame.message = Some((id, attempt));
+        it.out.unsent.remove(&at);
+        self.effects.send(frame);
+        true
+    }
+
+    /// Sets the retransmit timer where something is owed and none runs; stops it where not.
+    pub(super) fn arm(&mut self, conv: ConvId, now: Now) {
+        let Some(it) = self.convs.get(&conv) else {
+            return;
+        };
+        let owes = it.owes();
+        if owes {
+            self.owing.insert(conv);
+        } else {
+            self.owing.remove(&conv);
+        }
+        let key = Key::Retry(conv);
+        if !owes || !self.up || it.route.is_none() {
+            self.timers.remove(&key);
+        } else if self.timers.due(&key).is_none() {
+            self.rearm(conv, now);
+        }
+    }
+
+    /// Starts the retransmit timer anew.
+    pub(super) fn rearm(&mut self, conv: ConvId, now: Now) {
+        let Some(it) = self.convs.get(&conv) else {
+            return;
+        };
+        let Some(route) = &it.route else { return };
+        let wait = it.out.rtt.wait(&self.config, route.group);
+        let due = now.mono + spread(wait, &mut self.rng);
+        self.timers.set(Key::Retry(conv), due);
+    }
+
+    /// The retransmit timer fired.
+    pub(super) fn on_retry(&mut self, conv: ConvId, now: Now) {
+        if !self.up {
+            return;
+        }
+        self.pump(conv, now);
+        let Some(it) = self.convs.get(&conv) else {
+            return;
+        };
+        let Some(active) = it.out.active().filter(|_| it.route.is_some()) else {
+            return;
+        };
+        let limit = it.out.limit();
+        let due: Vec<At> = it
+            .out
+            .entries
+            .range((active, 0)..=(active, u64::MAX))
+            .map(|(at, entry)| (*at, entry))
+            .take_while(|(at, _)| at.1 <= limit)
+            .filter(|(at, entry)| {
+                entry.sends > 0 && !it.out.unsent.contains(at) && entry.sent_at < now.mono
+            })
+            .map(|(at, _)| at)
+            .take(super::inbox::WINDOW as usize * 2)
+            .filter(|at| it.out.is_wanted(*at))
+            .collect();
+        let probing = it.out.rtt.silent >= PROBE_FROM;
+        let mut sent = false;
+        for at in due.iter().take(if probing { 1 } else { usize::MAX }) {
+            match self.bucket.take(now.mono) {
+                Ok(()) => {
+                    mark("delivery-retransmit");
+                    sent |= self.transmit(conv, *at, now);
+                }
+                Err(wait) => {
+                    mark("delivery-bucket-empty");
+                    // What is left over gets its turn when there are tokens again.
+                    let soon = now.mono + spread(wait, &mut self.rng);
+                    self.timers.set(Key::Retry(conv), soon);
+                    return;
+                }
+            }
+        }
+        if due.is_empty() && !self.say_where_we_stand(conv, now) {
+            return;
+        }
+        let it = self.convs.get_mut(&conv).expect("it was found above");
+        if sent || due.is_empty() {
+            it.out.rtt.silent = it.out.rtt.silent.saturating_add(1);
+        }
+        self.arm(conv, now);
+        if self.owing.contains(&conv) {
+            self.rearm(conv, now);
+        }
+    }
+
+    /// Nothing can be sent: asks for a window, or announces a base. False when nothing is owed.
+    fn say_where_we_stand(&mut self, conv: ConvId, now: Now) -> bool {
+        let it = self.convs.get_mut(&conv).expect("the caller found it");
+        if it.out.entries.is_empty() {
+            if !it.out.owes_notice() {
+                it.out.notice = false;
+                self.put_conv(conv);
+                self.arm(conv, now);
+                return false;
+            }
+            if it.out.hellos >= MAX_HELLOS {
+                self.timers.remove(&Key::Retry(conv));
+                return false;
+            }
+            it.out.hellos += 1;
+        }
+        if self.bucket.take(now.mono).is_ok() {
+            self.send_hello(conv);
+        }
+        true
+    }
+
+    /// The connection is up: says what is owed before anything is repeated (S11–S13).
+    pub(super) fn on_hello_due(&mut self, conv: ConvId, now: Now) {
+        if !self.up {
+            return;
+        }
+        let Some(it) = self.convs.get(&conv) else {
+            return;
+        };
+        if it.route.is_none() || !it.owes() {
+            return;
+        }
+        let known = it.out.notice || it.out.entries.values().next().is_some_and(|e| e.left);
+        if known && !planted("delivery-no-hello") {
+            if let Err(wait) = self.bucket.take(now.mono) {
+                let soon = now.mono + spread(wait, &mut self.rng);
+                self.timers.set(Key::Hello(conv), soon);
+                return;
+            }
+            self.send_hello(conv);
+        }
+        self.pump(conv, now);
+    }
+
+    /// Announces every open epoch with its base.
+    pub(super) fn send_hello(&mut self, conv: ConvId) {
+        let it = self.convs.get(&conv).expect("the caller found it");
+        let Some(route) = &it.route else { return };
+        let open: Vec<_> = it
+            .out
+            .lives
+            .iter()
+            .take(MAX_OPEN)
+            .map(|(epoch, life)| wire::delivery::OpenStream {
+                epoch: epoch.0,
+                base: it.out.base(*epoch),
+                next: life.next,
+                sent_before: life.sent_before,
+                base_roster: it.out.base_roster(*epoch),
+            })
+            .collect();
+        mark("delivery-hello");
+        let hello = wire::delivery::Hello {
+            conv: conv.0,
+            open: BoundedVec::take_from(open),
+        };
+        let mut frame = Outgoing::durable(route.channel.clone(), hello).gated();
+        // Only news of a base is worth keeping for who is away.
+        if !it.out.notice || it.out.hellos > 1 {
+            frame.class = Class::Ephemeral;
+        }
+        self.effects.send(frame);
+    }
+
+    pub(super) fn own_id(&self, conv: ConvId, at: At) -> crate::id::MessageId {
+        crate::id::MessageId {
+            stream: crate::id::StreamId {
+                conv,
+                device: self.me.device,
+                epoch: at.0,
+            },
+            seq: Seq(at.1),
+        }
+    }
+}

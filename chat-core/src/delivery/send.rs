@@ -1,0 +1,391 @@
+//! Commands of the sending side: `send`, `cancel`, typing, hand-over to the broker, expiry, and
+//! the rows behind them (reliability 2.2, 2.3 "accept", "overflow", "TTL"; rules Q3–Q7, Q9, Q15–Q17).
+
+use core::time::Duration;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::outbox::{At, Entry, Life};
+use super::types::{Ack, DeliveryEvent, FailReason, SendError, SortKey};
+use super::{Delivery, Key, MAX_TXNS, TYPING_EVERY, Txn, rows, timeline};
+use crate::content::Content;
+use crate::effect::{Outgoing, Table};
+use crate::id::{ConvId, MessageId, TxnId};
+use crate::probe::{mark, planted};
+use crate::time::{Now, Timestamp};
+use crate::wire;
+
+pub(super) fn hash(conv: ConvId, body: &[u8]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    hash.update(conv.0);
+    hash.update(body);
+    let full: [u8; 32] = hash.finalize().into();
+    *full.first_chunk().expect("a digest has 32 bytes")
+}
+
+impl Delivery {
+    /// Takes a message. Idempotent by `txn`: the same content again gives the same id.
+    ///
+    /// # Errors
+    /// [`SendError`] hands the content back.
+    pub fn send(
+        &mut self,
+        conv: ConvId,
+        txn: TxnId,
+        content: Content,
+        now: Now,
+    ) -> Result<MessageId, SendError> {
+        let body: Bytes = match content.encode(conv) {
+            Ok(body) => body.into(),
+            Err(why) => return Err(SendError::Content { content, why }),
+        };
+        let hash = hash(conv, &body);
+        if let Some(known) = self.txns.get(&txn) {
+            if known.hash == hash {
+                return Ok(known.id);
+            }
+            return Err(SendError::TxnReused(content));
+        }
+        let epoch = self.epoch;
+        let Some(it) = self.convs.get_mut(&conv) else {
+            return Err(SendError::NotOpen(content));
+        };
+        let (roster, alone) = match &it.route {
+            Some(route) if route.group || !it.out.peers.is_empty() => {
+                (route.roster, it.out.peers.is_empty())
+            }
+            _ => return Err(SendError::NotOpen(content)),
+        };
+        let full = if self.outbox.0 >= self.config.max_outbox {
+            Some("max_outbox")
+        } else if self.outbox.1 + body.len() > self.config.max_outbox_bytes {
+            Some("max_outbox_bytes")
+        } else {
+            None
+        };
+        if let Some(limit) = full {
+            mark("delivery-outbox-full");
+            return Err(SendError::Full { content, limit });
+        }
+        let at = it.out.assign(epoch);
+        // Deadlines never decrease along a conversation: the oldest message is the first to go.
+        let expires = it
+            .out
+            .entries
+            .last_key_value()
+            .map_or(now.wall, |(_, last)| last.expires)
+            .max(now.wall.plus(self.config.content_ttl));
+        let entry = Entry {
+            txn,
+            hlc: self.clock.tick(now.wall),
+            roster,
+            prev_roster: core::mem::replace(&mut it.out.last_roster, roster),
+            expires,
+            body,
+            devices: 0,
+            users: 0,
+            sends: 0,
+            sent_at: Timestamp::ZERO,
+            left: false,
+            failed: false,
+            ack: if alone { Ack::Delivered } else { Ack::Queued },
+        };
+        let id = self.own_id(conv, at);
+        self.txns.insert(txn, Txn { id, hash });
+        self.enqueue(conv, at, entry, alone, now);
+        self.pump(conv, now);
+        Ok(id)
+    }
+
+    /// Stores an accepted message and says so. With nobody to send it to it is done at once.
+    fn enqueue(&mut self, conv: ConvId, at: At, entry: Entry, alone: bool, now: Now) {
+        let id = self.own_id(conv, at);
+        let sort = self.own_sort(at, &entry);
+        let txn = entry.txn;
+        self.put_sent(conv, at, &entry, None);
+        if alone {
+            self.remember(txn);
+        } else {
+            self.outbox.0 += 1;
+            self.outbox.1 += entry.body.len();
+            self.put_outbox(conv, at, &entry);
+            self.owing.insert(conv);
+            let due = now.mono_at(entry.expires);
+            if self.timers.due(&Key::Expiry(conv)).is_none() {
+                self.timers.set(Key::Expiry(conv), due);
+            }
+            self.conv_mut(conv).out.add(at, entry);
+        }
+        let it = self.conv_mut(conv);
+        it.shown = it.shown.max(Some(sort));
+        self.put_conv(conv);
+        self.effects
+            .emit_gated(DeliveryEvent::Accepted { id, txn, sort });
+        if alone {
+            let ack = Ack::Delivered;
+            self.effects.emit_gated(DeliveryEvent::Progress { id, ack });
+        }
+    }
+
+    /// What this life still owes here gets new ids in the current epoch, in the same order.
+    pub(super) fn reissue(&mut self, conv: ConvId, now: Now) {
+        let (epoch, ours) = (self.epoch, self.epoch_at_start);
+        let it = self.conv_mut(conv);
+        let moved: Vec<At> = it
+            .out
+            .entries
+            .range((ours, 0)..)
+            .map(|(at, _)| *at)
+            .collect();
+        let total = it
+            .out
+            .lives
+            .last_key_value()
+            .map_or(0, |(_, life)| life.sent_before + life.next - 1);
+        let roster = it.route.as_ref().map_or(0, |route| route.roster);
+        // What moves is not missing from the old epoch.
+        let life = Life {
+            sent_before: total.saturating_sub(moved.len() as u64),
+            next: 1,
+        };
+        it.out.lives.insert(epoch, life);
+        for old in moved {
+            let it = self.conv_mut(conv);
+            let Some(mut entry) = it.out.remove(old) else {
+                continue;
+            };
+            self.outbox.0 -= 1;
+            self.outbox.1 -= entry.body.len();
+            self.effects
+                .delete(Table::Outbox, rows::outbox_key(conv, old));
+            if entry.failed {
+                self.remember(entry.txn);
+                continue;
+            }
+            let old_sort = self.own_sort(old, &entry);
+            self.effects
+                .delete(Table::Timeline, timeline::key(conv, &old_sort));
+            let it = self.conv_mut(conv);
+            let at = it.out.assign(epoch);
+            entry.prev_roster = core::mem::replace(&mut it.out.last_roster, roster);
+            entry.roster = roster;
+            entry.sends = 0;
+            entry.left = false;
+            entry.ack = Ack::Queued;
+            let id = self.own_id(conv, at);
+            if let Some(known) = self.txns.get_mut(&entry.txn) {
+                known.id = id;
+            }
+            self.enqueue(conv, at, entry, false, now);
+        }
+        self.conv_mut(conv).out.settle();
+    }
+
+    /// Takes back a message that never left (Q3); false when it is too late. Its number is still
+    /// sent, empty, so that nobody waits for it.
+    pub fn cancel(&mut self, id: &MessageId, now: Now) -> bool {
+        let (conv, at) = (id.stream.conv, (id.stream.epoch, id.seq.0));
+        if id.stream.device != self.me.device {
+            return false;
+        }
+        let Some(entry) = self
+            .convs
+            .get_mut(&conv)
+            .and_then(|it| it.out.entries.get_mut(&at))
+            .filter(|entry| !entry.left && !entry.failed)
+        else {
+            return false;
+        };
+        mark("delivery-cancelled");
+        entry.failed = true;
+        let whole = entry.clone();
+        entry.body = Bytes::new();
+        let empty = entry.clone();
+        self.outbox.1 -= whole.body.len();
+        let why = FailReason::Cancelled;
+        self.put_sent(conv, at, &whole, Some(&why));
+        self.put_outbox(conv, at, &empty);
+        let id = *id;
+        self.effects.emit_gated(DeliveryEvent::Failed { id, why });
+        self.pump(conv, now);
+        true
+    }
+
+    /// The broker took (or did not take) this attempt of a message.
+    pub fn handle_handed_off(&mut self, id: &MessageId, attempt: u32, taken: bool, now: Now) {
+        let (conv, at) = (id.stream.conv, (id.stream.epoch, id.seq.0));
+        let Some(it) = self.convs.get_mut(&conv) else {
+            return;
+        };
+        let Some(entry) = it.out.entries.get_mut(&at) else {
+            return;
+        };
+        if taken {
+            if entry.ack < Ack::HandedOff && !entry.failed {
+                entry.ack = Ack::HandedOff;
+                let (id, ack) = (*id, Ack::HandedOff);
+                self.effects.emit_gated(DeliveryEvent::Progress { id, ack });
+            }
+            return;
+        }
+        if entry.sends == 0 || attempt == 0 {
+            return;
+        }
+        mark("delivery-not-taken");
+        it.out.unsent.insert(at);
+        if self.up {
+            let soon = now.mono + super::retransmit::spread(self.config.rto_first, &mut self.rng);
+            if self
+                .timers
+                .due(&Key::Retry(conv))
+                .is_none_or(|due| soon < due)
+            {
+                self.timers.set(Key::Retry(conv), soon);
+            }
+        }
+    }
+
+    /// The user types, or stopped. Told at most once in three seconds, and only while connected.
+    pub fn set_typing(&mut self, conv: ConvId, active: bool, now: Now) {
+        if !self.up {
+            return;
+        }
+        let Some(it) = self.convs.get_mut(&conv) else {
+            return;
+        };
+        let Some(route) = &it.route else { return };
+        let tell = match it.typing {
+            None => active,
+            Some(again) => !active || now.mono >= again,
+        };
+        if !tell {
+            return;
+        }
+        it.typing = active.then(|| now.mono + TYPING_EVERY);
+        let typing = wire::delivery::Typing {
+            conv: conv.0,
+            active,
+        };
+        let frame = Outgoing::ephemeral(route.channel.clone(), typing);
+        self.effects.send(frame.with_ttl(self.config.typing_ttl));
+    }
+
+    /// The oldest message may have run out.
+    pub(super) fn on_expiry(&mut self, conv: ConvId, now: Now) {
+        let mut expired = false;
+        loop {
+            let Some(it) = self.convs.get(&conv) else {
+                return;
+            };
+            let Some((&at, entry)) = it.out.entries.first_key_value() else {
+                break;
+            };
+            if entry.expires > now.wall {
+                let due = now
+                    .mono_at(entry.expires)
+                    .max(now.mono + Duration::from_millis(1));
+                self.timers.set(Key::Expiry(conv), due);
+                break;
+            }
+            mark("delivery-expired");
+            expired = true;
+            self.fail(conv, at, &FailReason::Expired);
+        }
+        if expired {
+            self.put_conv(conv);
+            self.pump(conv, now);
+            if self.up && !planted("delivery-no-notice") {
+                self.send_hello(conv);
+            }
+        }
+    }
+
+    /// A message leaves the outbox undelivered. The caller stores the conversation.
+    pub(super) fn fail(&mut self, conv: ConvId, at: At, why: &FailReason) {
+        let it = self.conv_mut(conv);
+        let Some(entry) = it.out.expire(at) else {
+            return;
+        };
+        self.drop_outbox_row(conv, at, &entry);
+        if entry.failed || entry.ack >= Ack::Delivered {
+            return;
+        }
+        self.put_sent(conv, at, &entry, Some(why));
+        let (id, why) = (self.own_id(conv, at), why.clone());
+        self.effects.emit_gated(DeliveryEvent::Failed { id, why });
+    }
+
+    pub(super) fn drop_outbox_row(&mut self, conv: ConvId, at: At, entry: &Entry) {
+        self.outbox.0 -= 1;
+        self.outbox.1 -= entry.body.len();
+        self.effects
+            .delete(Table::Outbox, rows::outbox_key(conv, at));
+        self.remember(entry.txn);
+    }
+
+    /// Keeps a transaction known in a ring, also across restarts.
+    fn remember(&mut self, txn: TxnId) {
+        let Some(known) = self.txns.get(&txn) else {
+            return;
+        };
+        let n = self.ring.last_key_value().map_or(0, |(n, _)| n + 1);
+        let slot = u16::try_from(n % MAX_TXNS).expect("a slot is below 1,024");
+        self.effects.put(
+            Table::Conversations,
+            slot.to_be_bytes().to_vec(),
+            rows::encode_txn(n, txn, known),
+        );
+        self.ring.insert(n, txn);
+        while self.ring.len() as u64 > MAX_TXNS {
+            if let Some((_, oldest)) = self.ring.pop_first() {
+                self.txns.remove(&oldest);
+            }
+        }
+    }
+
+    pub(super) fn put_conv(&mut self, conv: ConvId) {
+        if let Some(it) = self.convs.get(&conv) {
+            let row = rows::encode_conv(it, self.clock.last());
+            self.effects
+                .put(Table::Conversations, rows::conv_key(conv), row);
+        }
+    }
+
+    pub(super) fn put_outbox(&mut self, conv: ConvId, at: At, entry: &Entry) {
+        self.effects.put(
+            Table::Outbox,
+            rows::outbox_key(conv, at),
+            rows::encode_outbox(entry),
+        );
+    }
+
+    /// Stores how a message of ours shows. One that was taken back is stored already.
+    pub(super) fn put_sent(
+        &mut self,
+        conv: ConvId,
+        at: At,
+        entry: &Entry,
+        failed: Option<&FailReason>,
+    ) {
+        if entry.body.is_empty() {
+            return;
+        }
+        let id = self.own_id(conv, at);
+        let sort = self.own_sort(at, entry);
+        self.effects.put(
+            Table::Timeline,
+            timeline::key(conv, &sort),
+            timeline::encode_sent(&id, entry.ack, failed, &entry.body),
+        );
+    }
+
+    fn own_sort(&self, at: At, entry: &Entry) -> SortKey {
+        SortKey {
+            hlc: entry.hlc,
+            device: self.me.device,
+            epoch: at.0,
+            seq: at.1,
+        }
+    }
+}

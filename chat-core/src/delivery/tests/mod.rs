@@ -1,0 +1,17 @@
+//! Tests of the delivery machine: rules one by one, then everything at once on a small network.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::channel::Channel;
+use crate::content::Content;
+use crate::effect::{Effect, Outgoing, RowOp};
+use crate::sealer::Plain;
+use crate::time::UnixMillis;
+use crate::wire::Body;
+
+mod chaos;
+mod net;
+mod rules;

@@ -1,0 +1,189 @@
+//! The timeline: everything a conversation shows, one row per item, in display order (ID8).
+//!
+//! Guarantees: rows sort by (clock, device, epoch, number), the same on every device that has the
+//! same messages; an item holds its own message whole, so that it reads without any other row.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::rows::{self, StoredId};
+use super::types::{Ack, FailReason, Received, SortKey, Standing, TimelineItem};
+use crate::content::Content;
+use crate::effect::{RestoreError, Row};
+use crate::hlc::Hlc;
+use crate::id::{ConvId, DeviceId, Epoch};
+
+#[derive(Serialize, Deserialize)]
+enum Item {
+    Received {
+        id: StoredId,
+        from: String,
+        pos: u64,
+        flags: u8,
+        body: Vec<u8>,
+    },
+    Sent {
+        id: StoredId,
+        ack: u8,
+        failed: Option<Failed>,
+        body: Vec<u8>,
+    },
+    Gap {
+        from: String,
+        first: StoredId,
+        count: u64,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+enum Failed {
+    Expired,
+    Refused([u8; 32], u8),
+    Gone,
+    Cancelled,
+}
+
+const LATE: u8 = 1;
+const FORMER: u8 = 2;
+const SUSPECT: u8 = 4;
+
+const KEY: usize = 32 + 8 + 32 + 8 + 8;
+
+pub(super) fn key(conv: ConvId, sort: &SortKey) -> Bytes {
+    let mut key = Vec::with_capacity(KEY);
+    key.extend_from_slice(&conv.0);
+    key.extend_from_slice(&sort.hlc.0.to_be_bytes());
+    key.extend_from_slice(&sort.device.0);
+    key.extend_from_slice(&sort.epoch.0.to_be_bytes());
+    key.extend_from_slice(&sort.seq.to_be_bytes());
+    key.into()
+}
+
+fn parse_key(row: &Row) -> Option<(ConvId, SortKey)> {
+    let key = <&[u8; KEY]>::try_from(&row.key[..]).ok()?;
+    let u64_at = |at: usize| Some(u64::from_be_bytes(key[at..at + 8].try_into().ok()?));
+    let sort = SortKey {
+        hlc: Hlc(u64_at(32)?),
+        device: DeviceId(key[40..72].try_into().ok()?),
+        epoch: Epoch(u64_at(72)?),
+        seq: u64_at(80)?,
+    };
+    Some((ConvId(key[..32].try_into().ok()?), sort))
+}
+
+pub(super) fn encode_received(received: &Received, body: &[u8]) -> Vec<u8> {
+    let mut flags = 0;
+    for (set, flag) in [
+        (received.late, LATE),
+        (received.standing == Standing::Former, FORMER),
+        (received.clock_suspect, SUSPECT),
+    ] {
+        if set {
+            flags |= flag;
+        }
+    }
+    rows::encode(&Item::Received {
+        id: StoredId::of(&received.id),
+        from: received.from.as_str().to_owned(),
+        pos: received.pos,
+        flags,
+        body: body.to_vec(),
+    })
+}
+
+pub(super) fn encode_sent(
+    id: &crate::id::MessageId,
+    ack: Ack,
+    failed: Option<&FailReason>,
+    body: &[u8],
+) -> Vec<u8> {
+    rows::encode(&Item::Sent {
+        id: StoredId::of(id),
+        ack: match ack {
+            Ack::Queued => 0,
+            Ack::HandedOff => 1,
+            Ack::Delivered => 2,
+            Ack::Displayed => 3,
+        },
+        failed: failed.map(|why| match why {
+            FailReason::Expired => Failed::Expired,
+            FailReason::Refused { by, code } => Failed::Refused(by.0, *code),
+            FailReason::Gone => Failed::Gone,
+            FailReason::Cancelled => Failed::Cancelled,
+        }),
+        body: body.to_vec(),
+    })
+}
+
+pub(super) fn encode_gap(
+    from: &crate::id::UserId,
+    first: &crate::id::MessageId,
+    count: u64,
+) -> Vec<u8> {
+    rows::encode(&Item::Gap {
+        from: from.as_str().to_owned(),
+        first: StoredId::of(first),
+        count,
+    })
+}
+
+pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
+    let bad = || RestoreError::of(row);
+    let (conv, sort) = parse_key(row).ok_or_else(bad)?;
+    let content = |body: &[u8]| Content::decode(conv, body).map_err(|_| bad());
+    Ok(match rows::decode::<Item>(row)? {
+        Item::Received {
+            id,
+            from,
+            pos,
+            flags,
+            body,
+        } => TimelineItem::Received(Received {
+            id: id.within(conv),
+            from: rows::user(&from, row)?,
+            content: content(&body)?,
+            sort,
+            pos,
+            late: flags & LATE != 0,
+            redelivered: false,
+            standing: if flags & FORMER == 0 {
+                Standing::Current
+            } else {
+                Standing::Former
+            },
+            clock_suspect: flags & SUSPECT != 0,
+        }),
+        Item::Sent {
+            id,
+            ack,
+            failed,
+            body,
+        } => TimelineItem::Sent {
+            id: id.within(conv),
+            content: content(&body)?,
+            sort,
+            ack: match ack {
+                0 => Ack::Queued,
+                1 => Ack::HandedOff,
+                2 => Ack::Delivered,
+                3 => Ack::Displayed,
+                _ => return Err(bad()),
+            },
+            failed: failed.map(|why| match why {
+                Failed::Expired => FailReason::Expired,
+                Failed::Refused(by, code) => FailReason::Refused {
+                    by: DeviceId(by),
+                    code,
+                },
+                Failed::Gone => FailReason::Gone,
+                Failed::Cancelled => FailReason::Cancelled,
+            }),
+        },
+        Item::Gap { from, first, count } => TimelineItem::Gap {
+            from: rows::user(&from, row)?,
+            first: first.within(conv),
+            count,
+            sort,
+        },
+    })
+}
