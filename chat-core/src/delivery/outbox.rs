@@ -169,6 +169,9 @@ impl Outbox {
 
     /// The lowest number of `epoch` that is still owed to anybody.
     pub(super) fn base(&self, epoch: Epoch) -> u64 {
+        if planted("delivery-base-stays") {
+            return 1;
+        }
         let next = self.lives.get(&epoch).map_or(1, |life| life.next);
         self.first_of(epoch).map_or(next, |((_, seq), _)| *seq)
     }

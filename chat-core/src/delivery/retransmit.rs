@@ -147,11 +147,7 @@ impl Delivery {
         let Some(route) = &it.route else {
             return false;
         };
-        let base = if planted("delivery-stale-base") {
-            1
-        } else {
-            it.out.base(at.0)
-        };
+        let base = it.out.base(at.0);
         let base_roster = it.out.base_roster(at.0);
         let sent_before = it.out.lives.get(&at.0).map_or(0, |life| life.sent_before);
         let Some(entry) = it.out.entries.get_mut(&at) else {

@@ -210,7 +210,7 @@ fn the_checkers_find_every_planted_bug() {
         "delivery-silent-tail",
         "delivery-out-of-order",
         "delivery-new-epoch-first",
-        "delivery-stale-base",
+        "delivery-base-stays",
         "delivery-close-drops-held",
         "delivery-no-inbox-row",
     ] {
