@@ -187,6 +187,7 @@ impl Driver {
         };
         tracing::debug!(target: "chat::driver", %fate, "stopped");
         self.fate.set(fate).ok();
+        self.desk.board.close();
         let unflushed = self.desk.endpoint.stats().outbox;
         for leaver in self.leavers.drain(..) {
             leaver.send(ShutdownReport::new(unflushed, clean)).ok();
@@ -228,7 +229,10 @@ impl Driver {
     }
 
     fn may_receive(&self) -> bool {
-        self.rows.has_room() && self.events.len() < MAX_EVENTS && self.desk.board.has_room()
+        self.rows.has_room()
+            && self.wire.may_receive()
+            && self.events.len() < MAX_EVENTS
+            && self.desk.board.has_room()
     }
 
     fn read_clock(&mut self) {

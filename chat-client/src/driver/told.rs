@@ -168,6 +168,11 @@ impl Board {
         waiters.push(waiter);
     }
 
+    /// The client stopped, whatever the core last said of the connection.
+    pub(crate) fn close(&mut self) {
+        self.link.send_replace(LinkState::Closed);
+    }
+
     /// False while a stream is full: nothing more may be received.
     pub(crate) fn has_room(&self) -> bool {
         !self.streams.iter().any(|stream| stream.full)

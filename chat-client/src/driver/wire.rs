@@ -66,6 +66,9 @@ pub(super) struct Wire {
     conn: Conn,
     in_flight: BTreeSet<TransmitId>,
     unflushed: bool,
+    /// A disconnect is queued: nothing of this connection is of interest any more, and an
+    /// acknowledgement of its deliveries must not reach the next one.
+    ending: bool,
     dropped: u64,
 }
 
@@ -79,6 +82,7 @@ impl Wire {
             conn: Conn::Idle,
             in_flight: BTreeSet::new(),
             unflushed: false,
+            ending: false,
             dropped: 0,
         }
     }
@@ -103,7 +107,13 @@ impl Wire {
                 return;
             }
         }
+        self.ending |= matches!(item, Item::Disconnect);
         self.queue.push_back(item);
+    }
+
+    /// False when acknowledgements pile up: a delivery more would queue one more.
+    pub(super) fn may_receive(&self) -> bool {
+        self.queue.len() < 2 * MAX_QUEUED
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -193,13 +203,12 @@ impl Wire {
                 return Ok(());
             }
             Item::Disconnect => {
-                self.conn = match core::mem::replace(&mut self.conn, Conn::Idle) {
-                    Conn::Up(transport) => {
-                        let deadline = tokio::time::sleep(CLOSE_TIMEOUT);
-                        Conn::Closing(transport, Box::pin(deadline))
-                    }
-                    _ => Conn::Idle,
-                };
+                let conn = core::mem::replace(&mut self.conn, Conn::Idle);
+                self.end_connection();
+                if let Conn::Up(transport) = conn {
+                    let deadline = tokio::time::sleep(CLOSE_TIMEOUT);
+                    self.conn = Conn::Closing(transport, Box::pin(deadline));
+                }
                 return Ok(());
             }
             Item::Transmit(transmit) => {
@@ -259,7 +268,7 @@ impl Wire {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Inbound, TransportError>> {
-        let Conn::Up(transport) = &mut self.conn else {
+        let (Conn::Up(transport), false) = (&mut self.conn, self.ending) else {
             return Poll::Pending;
         };
         let polled = transport.poll_recv(cx);
@@ -280,5 +289,6 @@ impl Wire {
         self.conn = Conn::Idle;
         self.in_flight.clear();
         self.unflushed = false;
+        self.ending = false;
     }
 }

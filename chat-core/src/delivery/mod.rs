@@ -509,6 +509,11 @@ impl Delivery {
         self.epoch
     }
 
+    /// How far our user has read `conv`.
+    pub fn last_read(&self, conv: ConvId) -> Option<SortKey> {
+        self.convs.get(&conv)?.read
+    }
+
     /// Messages in the outbox, and their bytes.
     pub fn outbox_size(&self) -> (usize, usize) {
         self.outbox

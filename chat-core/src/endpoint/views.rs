@@ -1,6 +1,7 @@
 //! Answers to questions; nothing here changes anything.
 
 use super::{Endpoint, Stats};
+use crate::delivery::SortKey;
 use crate::group::GroupView;
 use crate::id::{ConvId, DeviceId, Epoch, GroupId, LobbyName, UserId};
 use crate::link::LinkState;
@@ -45,6 +46,11 @@ impl Endpoint {
     /// The peer of an open 1:1 conversation.
     pub fn peer_of(&self, conv: ConvId) -> Option<&UserId> {
         self.topics.get(&conv).map(|topic| &topic.peer)
+    }
+
+    /// How far our user has read `conv`.
+    pub fn last_read(&self, conv: ConvId) -> Option<SortKey> {
+        self.delivery.last_read(conv)
     }
 
     /// How `group` looks.

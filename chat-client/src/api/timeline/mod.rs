@@ -56,6 +56,7 @@ impl TimelineError {
 #[derive(Clone, Copy, Debug)]
 enum Start {
     Beginning,
+    LastRead,
     Latest(usize),
     After(SortKey),
 }
@@ -73,6 +74,11 @@ impl TimelineBuilder {
     /// From the first message.
     pub fn from_beginning(self) -> Timeline {
         Timeline::new(self.0, Start::Beginning)
+    }
+
+    /// From the first message after [`Conversation::mark_read`].
+    pub fn from_last_read(self) -> Timeline {
+        Timeline::new(self.0, Start::LastRead)
     }
 
     /// The latest `items`, then what arrives.
@@ -167,13 +173,14 @@ impl Timeline {
         Box::pin(async move {
             let conv = conversation.id();
             // The feed comes first: a row that appears from now on is fed, read, or both.
-            let feed = conversation
+            let (feed, read) = conversation
                 .client()
-                .ask(move |desk, _| desk.board.open_feed(conv))
+                .ask(move |desk, _| (desk.board.open_feed(conv), desk.endpoint.last_read(conv)))
                 .await?;
             let mut rows = Vec::new();
             let after = match start {
                 Start::Beginning => None,
+                Start::LastRead => read,
                 Start::After(place) => Some(place),
                 Start::Latest(items) => {
                     rows = conversation.read(None, None, items, true).await?;
