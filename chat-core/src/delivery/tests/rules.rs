@@ -1,7 +1,8 @@
 //! One test per rule.
 
-use super::net::Net;
+use super::net::{CONV, Net, channel, sender};
 use super::*;
+use crate::wire::delivery as frames;
 
 fn net(nodes: usize) -> Net {
     Net::new(nodes, nodes > 2, DeliveryConfig::default(), 1)
@@ -9,6 +10,18 @@ fn net(nodes: usize) -> Net {
 
 fn logs(net: &Net, n: usize) -> Vec<&str> {
     net.nodes[n].log.iter().map(|(_, says)| &says[..]).collect()
+}
+
+fn count(net: &Net, n: usize, is: impl Fn(&DeliveryEvent) -> bool) -> usize {
+    net.nodes[n].events.iter().filter(|e| is(e)).count()
+}
+
+fn first_data(net: &Net) -> frames::Data {
+    let data = net.wire.iter().find_map(|frame| match &frame.body {
+        Body::Data(data) => Some(data.clone()),
+        _ => None,
+    });
+    data.expect("a message is on the wire")
 }
 
 #[test]
@@ -21,9 +34,407 @@ fn q1_messages_arrive_once_in_order_and_are_called_delivered() {
     assert_eq!(logs(&net, 1), ["0:1", "0:2", "0:3"]);
     assert_eq!(net.nodes[0].machine.outbox_size(), (0, 0));
     assert_eq!(net.found, None);
-    let delivered = net.nodes[0]
-        .events
+    let delivered = |e: &DeliveryEvent| matches!(e, DeliveryEvent::Progress { ack, .. } if *ack == Ack::Delivered);
+    assert_eq!(count(&net, 0, delivered), 3);
+}
+
+#[test]
+fn q3_what_never_left_can_be_taken_back_and_leaves_no_gap() {
+    let mut net = net(2);
+    net.down(0);
+    net.send(0, "0:1");
+    let id = net.send(0, "0:2");
+    net.send(0, "0:3");
+    assert!(net.nodes[0].machine.cancel(&id, net.now));
+    assert!(!net.nodes[0].machine.cancel(&id, net.now), "only once");
+    net.drain(0);
+    net.up(0);
+    net.settle();
+    assert_eq!(logs(&net, 1), ["0:1", "0:3"]);
+    assert_eq!(net.gaps(1, 0), 0);
+    assert!(net.failed.contains(&id));
+    let late = net.send(0, "0:4");
+    assert!(!net.nodes[0].machine.cancel(&late, net.now), "it left");
+}
+
+#[test]
+fn q5_a_full_outbox_hands_the_content_back() {
+    let config = DeliveryConfig {
+        max_outbox: 2,
+        ..DeliveryConfig::default()
+    };
+    let mut net = Net::new(2, false, config, 1);
+    net.send(0, "0:1");
+    net.send(0, "0:2");
+    let content = Content::text("0:3");
+    let refused = net.nodes[0]
+        .machine
+        .send(CONV, TxnId([3; 16]), content.clone(), net.now);
+    let limit = "max_outbox";
+    assert_eq!(refused, Err(SendError::Full { content, limit }));
+    net.settle();
+    net.send(0, "0:3");
+    net.settle();
+    assert_eq!(logs(&net, 1), ["0:1", "0:2", "0:3"]);
+}
+
+#[test]
+fn q5_a_full_inbox_closes_the_window_and_acknowledging_opens_it() {
+    let config = DeliveryConfig {
+        max_inbox: 16,
+        ..DeliveryConfig::default()
+    };
+    let mut net = Net::new(2, false, config, 1);
+    for n in 1..=9 {
+        net.send(0, &format!("0:{n}"));
+    }
+    net.settle();
+    assert_eq!(net.nodes[1].log.len(), 4, "a quarter of the inbox");
+    assert_eq!(net.nodes[0].machine.outbox_size().0, 5);
+    for pos in [4, 8] {
+        net.nodes[1].machine.acknowledge(CONV, pos, net.now);
+        net.drain(1);
+        net.settle();
+    }
+    assert_eq!(net.nodes[1].log.len(), 9);
+    assert_eq!(net.found, None);
+}
+
+#[test]
+fn q6_expiry_is_told_on_both_sides() {
+    let config = DeliveryConfig {
+        content_ttl: Duration::from_secs(5),
+        ..DeliveryConfig::default()
+    };
+    let mut net = Net::new(2, false, config, 1);
+    net.send(0, "0:1");
+    net.settle();
+    net.down(1);
+    let lost = net.send(0, "0:2");
+    net.commit_all();
+    net.wire.clear();
+    net.pass(Duration::from_secs(6));
+    net.commit_all();
+    assert!(net.failed.contains(&lost));
+    net.wire.clear();
+    net.up(1);
+    net.settle();
+    assert_eq!(net.gaps(1, 0), 1, "a hello repeats until the base is known");
+}
+
+#[test]
+fn q8_q9_a_restart_sends_the_same_id_and_a_copy_is_not_told_twice() {
+    let mut net = net(2);
+    let id = net.send(0, "0:1");
+    net.commit_all();
+    let before = first_data(&net);
+    net.now.wall = net.now.wall.plus(Duration::from_millis(40));
+    net.crash(0);
+    net.commit_all();
+    net.settle();
+    assert_eq!(logs(&net, 1), ["0:1"]);
+    assert_eq!(net.nodes[1].log[0].0, id);
+    let copy = frames::Data {
+        attempt: before.attempt + 1,
+        ..before
+    };
+    let (from, now) = (sender(0), net.now);
+    let machine = &mut net.nodes[1].machine;
+    machine.handle_data(&from, &copy, Standing::Current, now);
+    net.drain(1);
+    assert_eq!(net.nodes[1].log.len(), 1);
+    let acked = net
+        .wire
         .iter()
-        .filter(|e| matches!(e, DeliveryEvent::Progress { ack, .. } if *ack == Ack::Delivered));
-    assert_eq!(delivered.count(), 3);
+        .any(|f| matches!(&f.body, Body::Ack(ack) if ack.streams[0].contig == 1));
+    assert!(acked, "a copy is acknowledged again at once");
+}
+
+#[test]
+fn q13_poison_is_put_aside_refused_and_passed_over() {
+    let mut net = net(2);
+    net.send(0, "0:1");
+    net.send(0, "0:2");
+    net.commit_all();
+    for frame in &mut net.wire {
+        if let Body::Data(data) = &mut frame.body
+            && data.seq == 1
+        {
+            data.body = vec![0xff; 3].try_into().unwrap();
+        }
+    }
+    net.settle();
+    assert_eq!(logs(&net, 1), ["0:2"]);
+    let dead = |e: &DeliveryEvent| matches!(e, DeliveryEvent::DeadLetter { .. });
+    assert_eq!(count(&net, 1, dead), 1);
+    assert_eq!(net.failed.len(), 1);
+    assert_eq!(net.nodes[0].machine.outbox_size().0, 0);
+    assert!(
+        net.nodes[1]
+            .disk
+            .keys()
+            .any(|(t, _)| *t == Table::DeadLetters)
+    );
+}
+
+/// Kills either side after every number of durable transactions and delivered frames.
+#[test]
+fn q14_a_crash_between_any_two_effects_loses_and_doubles_nothing() {
+    for victim in 0..2 {
+        for cut in 0..24 {
+            let mut net = net(2);
+            let mut steps = 0;
+            for n in 1..=3 {
+                net.send(0, &format!("0:{n}"));
+            }
+            while steps < cut {
+                steps += 1;
+                let mut moved = net.commit(steps % 2);
+                if steps % 3 == 0 && !net.wire.is_empty() {
+                    let frame = net.wire.remove(0);
+                    net.hand_over(&frame);
+                    moved = true;
+                }
+                if !moved {
+                    net.pass(Duration::from_millis(100));
+                }
+            }
+            net.now.wall = net.now.wall.plus(Duration::from_millis(40));
+            net.crash(victim);
+            net.settle();
+            net.send(0, "0:9");
+            net.settle();
+            net.check_order();
+            assert_eq!(net.found, None, "victim {victim} after {cut} steps");
+            let accepted: Vec<&str> = net.accepted[0].iter().map(|(_, s)| &s[..]).collect();
+            assert_eq!(logs(&net, 1), accepted, "victim {victim} after {cut} steps");
+            assert_eq!(net.gaps(1, 0), 0);
+        }
+    }
+}
+
+#[test]
+fn q17_a_transaction_names_one_content() {
+    let mut net = net(2);
+    let txn = TxnId([5; 16]);
+    let now = net.now;
+    let mut send = |says: &str| {
+        net.nodes[0]
+            .machine
+            .send(CONV, txn, Content::text(says), now)
+    };
+    let id = send("a").unwrap();
+    assert_eq!(send("a"), Ok(id));
+    assert_eq!(send("b"), Err(SendError::TxnReused(Content::text("b"))));
+    net.drain(0);
+    net.settle();
+    net.crash(0);
+    let machine = &mut net.nodes[0].machine;
+    assert_eq!(
+        machine.send(CONV, txn, Content::text("a"), now),
+        Ok(id),
+        "known after the message is done, and after a restart"
+    );
+}
+
+#[test]
+fn s15_a_closed_conversation_fails_what_it_owes_and_opens_again_without_reuse() {
+    let mut net = net(2);
+    net.send(0, "0:1");
+    net.settle();
+    let lost = net.send(0, "0:2");
+    net.nodes[0].machine.close(CONV, FailReason::Gone, net.now);
+    net.drain(0);
+    net.commit_all();
+    assert!(net.failed.contains(&lost));
+    let closed = net.nodes[0]
+        .machine
+        .send(CONV, TxnId([1; 16]), Content::text("x"), net.now);
+    assert!(matches!(closed, Err(SendError::NotOpen(_))));
+    net.wire.clear();
+    net.open(0, &[0, 1], 0, 0);
+    let id = net.send(0, "0:3");
+    assert!(id.seq > lost.seq);
+    net.settle();
+    assert_eq!(logs(&net, 1), ["0:1", "0:3"]);
+    assert_eq!(net.gaps(1, 0), 1);
+}
+
+#[test]
+fn g10_who_left_is_not_waited_for() {
+    let mut net = net(3);
+    net.down(2);
+    net.send(0, "0:1");
+    net.settle();
+    assert_eq!(net.nodes[0].machine.outbox_size().0, 1);
+    net.open(0, &[0, 1], 2, 0);
+    net.commit_all();
+    assert_eq!(net.nodes[0].machine.outbox_size().0, 0);
+    let delivered = |e: &DeliveryEvent| matches!(e, DeliveryEvent::Progress { ack, .. } if *ack == Ack::Delivered);
+    assert_eq!(count(&net, 0, delivered), 1);
+}
+
+#[test]
+fn g16_a_new_member_gets_what_follows_and_no_gap_while_older_messages_are_still_owed() {
+    let mut net = net(3);
+    // Node 2 is not a member yet, and node 1 is away: the first messages stay owed to it.
+    for n in [0, 1] {
+        net.open(n, &[0, 1], 1, 0);
+    }
+    net.nodes[2].machine.close(CONV, FailReason::Gone, net.now);
+    net.drain(2);
+    net.down(1);
+    net.send(0, "0:1");
+    net.send(0, "0:2");
+    net.settle();
+    net.wire.clear();
+    net.open(0, &[0, 1, 2], 5, 0);
+    net.open(1, &[0, 1, 2], 5, 0);
+    net.open(2, &[0, 1, 2], 5, 5);
+    net.send(0, "0:3");
+    net.settle();
+    assert_eq!(logs(&net, 2), ["0:3"], "held up by nobody");
+    assert_eq!(net.gaps(2, 0), 0);
+    net.up(1);
+    net.settle();
+    assert_eq!(logs(&net, 1), ["0:1", "0:2", "0:3"]);
+    assert_eq!(logs(&net, 2), ["0:3"]);
+    assert_eq!(net.nodes[0].machine.outbox_size().0, 0);
+}
+
+#[test]
+fn g10_a_group_of_one_has_delivered_everything() {
+    let mut net = Net::new(3, true, DeliveryConfig::default(), 1);
+    net.open(0, &[0], 2, 0);
+    let id = net.send(0, "0:1");
+    net.commit_all();
+    assert_eq!(net.nodes[0].machine.outbox_size().0, 0);
+    let done = |e: &DeliveryEvent| matches!(e, DeliveryEvent::Progress { id: of, ack } if *of == id && *ack == Ack::Delivered);
+    assert_eq!(count(&net, 0, done), 1);
+    assert!(net.wire.is_empty());
+}
+
+#[test]
+fn id6_an_ack_from_the_future_opens_a_new_epoch_and_renames_what_is_owed() {
+    let mut net = net(2);
+    let old = net.send(0, "0:1");
+    net.commit_all();
+    net.wire.clear();
+    let ack = frames::Ack {
+        streams: wire::BoundedVec::take_from([frames::StreamAck {
+            device: sender(0).device.0,
+            conv: CONV.0,
+            epoch: old.stream.epoch.0,
+            contig: 7,
+            bitmap: 0,
+            window: 64,
+            read: 0,
+            refused: wire::BoundedVec::default(),
+        }]),
+    };
+    let now = net.now;
+    net.nodes[0].machine.handle_ack(&sender(1), &ack, now);
+    net.drain(0);
+    net.commit_all();
+    let epoch = net.nodes[0].machine.epoch();
+    assert!(epoch > old.stream.epoch);
+    let stored = &net.nodes[0].disk[&(Table::Meta, Bytes::from_static(b"epoch"))];
+    assert_eq!(stored[..], epoch.0.to_le_bytes());
+    assert!(
+        net.nodes[0]
+            .events
+            .contains(&DeliveryEvent::RolledBack { epoch })
+    );
+    net.settle();
+    assert_eq!(logs(&net, 1), ["0:1"]);
+    assert_eq!(net.nodes[1].log[0].0.stream.epoch, epoch);
+    assert_eq!(net.gaps(1, 0), 0);
+}
+
+#[test]
+fn q12_reading_is_told_forward_only_and_when_all_have_read() {
+    let mut net = net(3);
+    net.send(0, "0:1");
+    let last = net.send(0, "0:2");
+    net.settle();
+    let shown = |e: &DeliveryEvent| matches!(e, DeliveryEvent::Progress { ack, .. } if *ack == Ack::Displayed);
+    for reader in [1, 2] {
+        assert_eq!(count(&net, 0, shown), 0);
+        let sort = net.nodes[reader].events.iter().rev().find_map(|e| match e {
+            DeliveryEvent::Received(received) => Some(received.sort),
+            _ => None,
+        });
+        let now = net.now;
+        net.nodes[reader]
+            .machine
+            .mark_read(CONV, sort.unwrap(), now);
+        net.drain(reader);
+        net.settle();
+    }
+    assert_eq!(count(&net, 0, shown), 2);
+    let seen = (last.stream.epoch, last.seq);
+    assert_eq!(net.nodes[0].machine.displayed_up_to(CONV), seen);
+    net.crash(0);
+    assert_eq!(net.nodes[0].machine.displayed_up_to(CONV), seen);
+}
+
+#[test]
+fn q4_typing_is_throttled_and_lapses() {
+    let mut net = net(2);
+    for _ in 0..3 {
+        let now = net.now;
+        net.nodes[0].machine.set_typing(CONV, true, now);
+        net.drain(0);
+    }
+    assert_eq!(net.wire.len(), 1);
+    net.deliver(0);
+    let told = |active| move |e: &DeliveryEvent| matches!(e, DeliveryEvent::Typing { active: a, .. } if *a == active);
+    assert_eq!(count(&net, 1, told(true)), 1);
+    net.pass(Duration::from_secs(13));
+    assert_eq!(count(&net, 1, told(false)), 1);
+}
+
+#[test]
+fn s11_a_reconnect_says_what_is_owed_before_it_repeats() {
+    let mut net = net(2);
+    net.send(0, "0:1");
+    net.commit_all();
+    net.wire.clear();
+    net.down(0);
+    net.up(0);
+    net.pass(Duration::ZERO);
+    assert!(matches!(net.wire[0].body, Body::Hello(_)));
+    net.settle();
+    assert_eq!(logs(&net, 1), ["0:1"]);
+}
+
+#[test]
+fn q7_nothing_is_sent_while_down_and_what_the_broker_refused_is_sent_again() {
+    let mut net = net(2);
+    net.down(0);
+    let id = net.send(0, "0:1");
+    net.commit_all();
+    net.pass(Duration::from_secs(600));
+    assert!(net.wire.is_empty());
+    net.up(0);
+    net.pass(Duration::ZERO);
+    net.commit_all();
+    let first = first_data(&net);
+    net.wire.clear();
+    let now = net.now;
+    net.nodes[0]
+        .machine
+        .handle_handed_off(&id, first.attempt, false, now);
+    net.pass(Duration::from_secs(2));
+    let second = first_data(&net);
+    assert!(second.attempt > first.attempt, "a new id for the broker");
+    let handed = |e: &DeliveryEvent| matches!(e, DeliveryEvent::Progress { ack, .. } if *ack == Ack::HandedOff);
+    for _ in 0..2 {
+        net.nodes[0]
+            .machine
+            .handle_handed_off(&id, second.attempt, true, now);
+        net.drain(0);
+    }
+    assert_eq!(count(&net, 0, handed), 1);
+    assert_eq!(channel(false).path().0, "conv");
 }
