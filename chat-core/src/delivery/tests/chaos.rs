@@ -104,10 +104,8 @@ fn run(seed: u64, plan: Plan) -> Option<String> {
     }
     net.settle();
     // A last word of everybody tells what of the tail was lost.
-    for n in 0..plan.nodes {
-        sent[n] += 1;
-        let says = format!("{n}:{}", sent[n]);
-        net.send(n, &says);
+    for (n, sent) in sent.iter().enumerate() {
+        net.send(n, &format!("{n}:{}", sent + 1));
     }
     net.settle();
     net.check_order();

@@ -275,11 +275,10 @@ impl Net {
                     }
                 }
             }
-            DeliveryEvent::Received(received) => {
-                // Told means durable: the row is there until it is acknowledged.
-                if !self.nodes[n].log.iter().any(|(id, _)| *id == received.id) {
-                    self.find(format!("{:?} was told before it was durable", received.id));
-                }
+            DeliveryEvent::Received(received)
+                if !self.nodes[n].log.iter().any(|(id, _)| *id == received.id) =>
+            {
+                self.find(format!("{:?} was told before it was durable", received.id));
             }
             _ => {}
         }
