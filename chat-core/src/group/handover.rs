@@ -5,6 +5,7 @@
 //! arrives the old leader repeats the hand-over. Guarantee: at no time two leaders may sign.
 
 use super::Groups;
+use super::chain::Chain;
 use super::entry::{LeftProof, Op};
 use super::types::{GroupError, GroupEvent};
 use crate::channel::Channel;
@@ -88,14 +89,15 @@ impl Groups {
                     self.publish(id, index);
                 }
             }
-            (Some(_), Some((user, _)))
-                if chain
-                    .roster
-                    .members()
-                    .iter()
-                    .any(|m| m.user.as_str() == user) => {}
+            (Some(_), Some((user, _))) if self.may_lead(chain, user) => {}
             (Some(next), _) => self.offer(id, next.user),
         }
+    }
+
+    /// True when `user` has a device in, other than this one.
+    fn may_lead(&self, chain: &Chain, user: &str) -> bool {
+        let mut seats = chain.roster.seats.iter();
+        seats.any(|(device, seat)| *device != self.me.device && seat.user.as_str() == user)
     }
 
     fn offer(&mut self, id: GroupId, user: UserId) {
@@ -122,14 +124,13 @@ impl Groups {
 
     /// Repeats an open offer; drops one to somebody who is out.
     pub(super) fn check_offer(&mut self, id: GroupId) {
-        let Some(group) = self.groups.get_mut(&id) else {
+        let Some(group) = self.groups.get(&id) else {
             return;
         };
         let (Some((user, _)), Some(chain)) = (&group.record.offer, &group.chain) else {
             return;
         };
-        let mut seats = chain.roster.seats.values();
-        if seats.any(|seat| seat.user.as_str() == user) {
+        if self.may_lead(chain, user) {
             self.send_offer(id);
         } else {
             self.end_offer(id);

@@ -174,11 +174,11 @@ impl Groups {
         }
         for (request, waiting) in chosen {
             self.drop_waiting(group, request);
-            self.answer(group, request, &waiting.user, ADMITTED, "");
             let page = self.chain(group).map(|chain| chain.page(1, chain.index()));
             if let Some(page) = page {
                 self.mail(&waiting.user, page);
             }
+            self.answer(group, request, &waiting.user, ADMITTED, "");
         }
         Ok(())
     }

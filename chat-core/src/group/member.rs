@@ -212,6 +212,9 @@ impl Groups {
             .map(|entry| Bytes::copy_from_slice(entry))
             .collect();
         let absorbed = self.absorb(id, &entries, now);
+        if let Some(group) = self.groups.get_mut(&id).filter(|_| absorbed.progress) {
+            group.heard = Some(now.mono);
+        }
         let more = self.chain(id).map_or(0, Chain::index) < body.head;
         if absorbed.progress && more {
             // Every page proves itself, so the next one may follow at once.

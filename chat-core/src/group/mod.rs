@@ -89,7 +89,7 @@ struct Group {
     source: Option<UserId>,
     /// When that was last done.
     fetched: Option<Timestamp>,
-    /// When the reigning leader was last heard.
+    /// When the reigning leader, or anything new, was last heard.
     heard: Option<Timestamp>,
     /// The open offer of the lead to us: its number, and our answer.
     offered: Option<(u64, Option<bool>)>,

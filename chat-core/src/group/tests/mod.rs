@@ -4,3 +4,4 @@ mod log;
 mod net;
 mod rules;
 mod runs;
+mod transcripts;

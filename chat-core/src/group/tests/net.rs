@@ -102,7 +102,8 @@ pub(super) struct Net {
     pub delay: u64,
     /// Flush after every input; otherwise only on request.
     pub prompt: bool,
-    pub frames: u64,
+    /// What was sent, beats and reports of heads left out.
+    pub trace: Vec<String>,
     flights: BTreeMap<(Timestamp, u64), Flight>,
     sent: u64,
     places: BTreeMap<(GroupId, Term, u64), Hash>,
@@ -137,7 +138,7 @@ impl Net {
             duplicates: 0,
             delay: 20,
             prompt: true,
-            frames: 0,
+            trace: Vec::new(),
             flights: BTreeMap::new(),
             sent: 0,
             places: BTreeMap::new(),
@@ -289,6 +290,9 @@ impl Net {
         }
         let from = self.nodes[at].me.clone();
         let signer = self.nodes[at].signer.clone();
+        if let Some(line) = spell(&frame) {
+            self.trace.push(format!("{} {line}", from.user));
+        }
         wire::encode(&frame.body, &from.user, &frame.channel, &*signer)
             .expect("every frame fits its limit");
         for to in 0..self.nodes.len() {
@@ -341,7 +345,6 @@ impl Net {
                 let (_, flight) = self.flights.pop_first().unwrap();
                 let to = &self.nodes[flight.to];
                 if to.alive && to.up {
-                    self.frames += 1;
                     self.run(flight.to, |groups, now| {
                         groups.handle_frame(&flight.from, &flight.body, now);
                     });
@@ -428,6 +431,42 @@ impl Net {
         }
         id
     }
+}
+
+/// A frame in words; `None` for those that only say that all is well.
+fn spell(frame: &Outgoing) -> Option<String> {
+    let to = match &frame.channel {
+        Channel::Inbox(user) => format!("to {user}"),
+        _ => "to all".to_owned(),
+    };
+    let what = match &frame.body {
+        Body::GroupBeat(_) | Body::GroupAck(_) => return None,
+        Body::Entries(page) => {
+            let one = |bytes: &[u8]| {
+                let entry = Entry::open(&Bytes::copy_from_slice(bytes)).unwrap();
+                let op = format!("{:?}", entry.draft.op);
+                let end = op.find([' ', '(', '{']).unwrap_or(op.len());
+                format!(" {}:{}", entry.draft.index, &op[..end])
+            };
+            let list: String = page.entries.iter().map(|entry| one(entry)).collect();
+            format!("entries{list}")
+        }
+        Body::Fetch(fetch) => format!("fetch after {}", fetch.have.first().map_or(0, |p| p.index)),
+        Body::JoinReq(ask) if ask.withdrawn => "join request withdrawn".to_owned(),
+        Body::JoinReq(_) => "join request".to_owned(),
+        Body::JoinAnswer(answer) => {
+            let word = ["?", "seen", "admitted", "denied", "busy"][usize::from(answer.answer)];
+            format!("answer: {word} {}", &*answer.reason)
+        }
+        Body::Propose(propose) => {
+            let word = ["?", "I leave", "I will lead", "I will not lead"];
+            format!("proposal: {}", word[usize::from(propose.action)])
+        }
+        Body::Offer(_) => "will you lead?".to_owned(),
+        Body::Removed(_) => "you are out".to_owned(),
+        other => panic!("not a group frame: {other:?}"),
+    };
+    Some(format!("{to}: {}", what.trim_end()))
 }
 
 /// The roster by a second, separately written fold.

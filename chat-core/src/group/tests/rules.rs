@@ -59,6 +59,21 @@ fn g2_a_leader_goes_only_after_its_successor_leads() {
 }
 
 #[test]
+fn g2_an_offer_to_a_device_of_our_own_that_left_is_dropped() {
+    let mut net = Net::new(&["ann1", "ann2", "bob"], 2);
+    let id = net.run(0, |g, now| g.create(&name("ops"), now)).unwrap();
+    net.admit(0, 1, id);
+    net.run(0, |g, now| g.leave(id, now)).unwrap();
+    net.admit(0, 2, id);
+    net.run(1, |g, now| g.leave(id, now)).unwrap();
+    net.pass(30_000);
+    net.run(2, |g, now| g.answer_offer(id, true, now)).unwrap();
+    net.pass(30_000);
+    assert_eq!(net.mine(0, id), Some(Membership::Left));
+    assert_eq!(net.mine(2, id), Some(Membership::Leader));
+}
+
+#[test]
 fn g3_the_most_senior_other_person_follows() {
     let mut net = Net::new(&["ann1", "ann2", "zoe", "bob"], 3);
     let id = net.full();
