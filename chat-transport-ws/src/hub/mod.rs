@@ -15,6 +15,8 @@
 
 mod admission;
 mod auth;
+mod builder;
+mod driver;
 mod handshake;
 mod limits;
 mod link;
@@ -25,7 +27,8 @@ mod store;
 pub use auth::{
     AccessRules, AllowAll, AuthError, Authenticator, Credentials, OwnerRules, StaticTokens,
 };
+pub use builder::{HubBuilder, HubError};
 pub use limits::Limits;
-pub use server::{Hub, HubBuilder, HubError, HubHandle, Upgrade};
+pub use server::{Hub, HubHandle, Upgrade};
 pub use state::{HubStats, RestoreError};
 pub use store::StoreError;

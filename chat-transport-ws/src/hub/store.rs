@@ -40,8 +40,15 @@ pub enum StoreError {
     Row(#[from] RestoreError),
 }
 
+/// Takes one row.
+pub(super) type RowReader<'a> = &'a mut dyn FnMut(Key, &[u8]) -> Result<(), RestoreError>;
+
 /// Where batches go.
 pub(super) trait Disk: Send + 'static {
+    /// Every row in order of the keys.
+    fn read(&self, row: RowReader<'_>) -> Result<(), StoreError>;
+
+    /// Writes in one transaction, durable on return.
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError>;
 }
 
@@ -68,27 +75,6 @@ impl RedbDisk {
         })
     }
 
-    /// Every row in order of the keys.
-    pub(super) fn read(
-        &self,
-        mut row: impl FnMut(Key, &[u8]) -> Result<(), RestoreError>,
-    ) -> Result<(), StoreError> {
-        let db = self.db.as_ref().expect("open until a commit fails");
-        let read = db.begin_read().map_err(open_error)?;
-        let table = match read.open_table(ROWS) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
-            Err(error) => return Err(open_error(error)),
-        };
-        for item in table.iter().map_err(open_error)? {
-            let (key, value) = item.map_err(open_error)?;
-            let bytes = key.value();
-            let key = Key::from_bytes(bytes).ok_or_else(|| RestoreError::of(bytes))?;
-            row(key, value.value())?;
-        }
-        Ok(())
-    }
-
     fn write(db: &Database, batch: &Batch) -> Result<(), redb::Error> {
         let write = db.begin_write()?;
         {
@@ -107,6 +93,23 @@ impl RedbDisk {
 }
 
 impl Disk for RedbDisk {
+    fn read(&self, row: RowReader<'_>) -> Result<(), StoreError> {
+        let db = self.db.as_ref().expect("open until a commit fails");
+        let read = db.begin_read().map_err(open_error)?;
+        let table = match read.open_table(ROWS) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+            Err(error) => return Err(open_error(error)),
+        };
+        for item in table.iter().map_err(open_error)? {
+            let (key, value) = item.map_err(open_error)?;
+            let bytes = key.value();
+            let key = Key::from_bytes(bytes).ok_or_else(|| RestoreError::of(bytes))?;
+            row(key, value.value())?;
+        }
+        Ok(())
+    }
+
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         if batch.rows.is_empty() {
             return Ok(());
@@ -149,7 +152,7 @@ impl Writer {
 }
 
 /// Starts the thread; it ends when `batches` is dropped.
-pub(super) fn spawn_writer(mut disk: impl Disk) -> std::io::Result<Writer> {
+pub(super) fn spawn_writer(mut disk: Box<dyn Disk>) -> std::io::Result<Writer> {
     let (batches, mut inbox) = mpsc::channel::<Batch>(1);
     let (outbox, results) = mpsc::channel(1);
     std::thread::Builder::new()
