@@ -1,5 +1,7 @@
 //! Every public async method is dropped at every await point: nothing is lost, nothing doubled.
 
+#![allow(clippy::unwrap_used, reason = "tests, and helpers of tests")]
+
 mod support;
 
 use std::future::IntoFuture;

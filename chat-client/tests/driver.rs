@@ -1,7 +1,10 @@
 //! The driver over the in-process broker, under a paused clock.
 
+#![allow(clippy::unwrap_used, reason = "tests, and helpers of tests")]
+
 mod support;
 
+use std::future::IntoFuture;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -406,4 +409,45 @@ async fn a_failed_message_says_why() {
     })
     .await;
     assert_eq!(id, sent.id());
+}
+
+#[tokio::test(start_paused = true)]
+async fn s1_requests_that_cross_lead_both_to_the_chat() {
+    let broker = MemoryBroker::new();
+    let alice = open("alice", &broker, MemoryStore::new()).await;
+    let bob = open("bob", &broker, MemoryStore::new()).await;
+    caught_up(&alice).await;
+    caught_up(&bob).await;
+    let one = tokio::spawn(alice.request("bob").into_future());
+    let other = tokio::spawn(bob.request("alice").into_future());
+    let (one, other) = (soon(one).await.unwrap(), soon(other).await.unwrap());
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_eq!(one.id(), other.id());
+    let sent = soon(one.send("met")).await.unwrap();
+    soon(sent.until(Ack::Delivered)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_followed_is_not_forgotten() {
+    let broker = MemoryBroker::new();
+    let alice = open("alice", &broker, MemoryStore::new()).await;
+    let bob = open("bob", &broker, MemoryStore::new()).await;
+    let mut events = bob.events().await.unwrap();
+    let (chat, answer) = meet(&alice, &bob, &mut events).await;
+    let first = soon(chat.send("first")).await.unwrap();
+    soon(first.until(Ack::Delivered)).await.unwrap();
+    for i in 0..4_500 {
+        let sent = soon(chat.send(format!("{i}"))).await.unwrap();
+        if i % 30 == 0 {
+            soon(sent.until(Ack::Delivered)).await.unwrap();
+        }
+        next_message(&mut events).await;
+    }
+    let mut latest = answer.timeline().latest(1);
+    let Some(Ok(chat_core::delivery::TimelineItem::Received(last))) = soon(latest.next()).await
+    else {
+        panic!("no message")
+    };
+    answer.mark_read(last.sort).await.unwrap();
+    soon(first.until(Ack::Displayed)).await.unwrap();
 }

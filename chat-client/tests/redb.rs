@@ -1,6 +1,7 @@
 //! A client over a file: what was accepted outlives the process.
 
 #![cfg(feature = "redb")]
+#![allow(clippy::unwrap_used, reason = "tests, and helpers of tests")]
 
 mod support;
 

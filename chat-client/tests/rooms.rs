@@ -1,5 +1,7 @@
 //! Groups through the client.
 
+#![allow(clippy::unwrap_used, reason = "tests, and helpers of tests")]
+
 mod support;
 
 use std::future::IntoFuture;

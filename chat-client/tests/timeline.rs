@@ -1,5 +1,7 @@
 //! History and live messages without a seam.
 
+#![allow(clippy::unwrap_used, reason = "tests, and helpers of tests")]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The driver over transports that misbehave.
 
+#![allow(clippy::unwrap_used, reason = "tests, and helpers of tests")]
+
 mod support;
 
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use chat_core::Event;
 use chat_core::delivery::{Ack, DeliveryEvent, FailReason, SortKey};
 use chat_core::group::GroupEvent;
-use chat_core::id::{ConvId, GroupId, MessageId, UserId};
+use chat_core::id::{ConvId, GroupId, MessageId, Seq, UserId};
 use chat_core::link::LinkState;
 use chat_core::session::{CloseReason, SessionEvent};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,7 +24,7 @@ use crate::slot::Slot;
 pub(crate) const STREAM: usize = 1_024;
 /// Places of new rows that wait in one timeline; beyond it the timeline is told that it lagged.
 pub(crate) const FEED: usize = 1_024;
-/// Messages of ours whose progress is remembered for whoever asks.
+/// Messages of ours whose progress is remembered for whoever repeats a send.
 const MAX_PROGRESS: usize = 4_096;
 
 /// What an event stream carries.
@@ -142,11 +142,7 @@ impl Board {
         if let Some(progress) = self.progress.get(&id) {
             return progress.subscribe();
         }
-        if self.progress_order.len() == MAX_PROGRESS
-            && let Some(oldest) = self.progress_order.pop_front()
-        {
-            self.progress.remove(&oldest);
-        }
+        self.forget_progress();
         let (sender, receiver) = watch::channel(Progress {
             ack: Ack::Queued,
             failed: None,
@@ -154,6 +150,24 @@ impl Board {
         self.progress.insert(id, sender);
         self.progress_order.push_back(id);
         receiver
+    }
+
+    /// Makes room for one more. A message that somebody follows is passed over: those are bounded
+    /// by the handles that the application holds.
+    fn forget_progress(&mut self) {
+        let mut passed = 0;
+        while self.progress_order.len() >= MAX_PROGRESS && passed < 16 {
+            let Some(oldest) = self.progress_order.pop_front() else {
+                return;
+            };
+            let followed = self.progress.get(&oldest).is_some_and(|it| !it.is_closed());
+            if followed {
+                self.progress_order.push_back(oldest);
+                passed += 1;
+            } else {
+                self.progress.remove(&oldest);
+            }
+        }
     }
 
     pub(crate) fn await_chat(&mut self, peer: UserId, waiter: ChatWaiter) {
@@ -286,19 +300,31 @@ impl Board {
                 self.feed(received.id.stream.conv, received.sort);
             }
             DeliveryEvent::Gap { conv, sort, .. } => self.feed(*conv, *sort),
-            DeliveryEvent::Progress { id, ack } => self.progressed(id, |progress| {
-                progress.ack = progress.ack.max(*ack);
-            }),
-            DeliveryEvent::Failed { id, why } => self.progressed(id, |progress| {
-                progress.failed = Some(why.clone());
-            }),
+            DeliveryEvent::Progress { id, ack } => self.progressed(id, *ack),
+            DeliveryEvent::Failed { id, why } => {
+                if let Some(progress) = self.progress.get(id) {
+                    progress.send_modify(|progress| progress.failed = Some(why.clone()));
+                }
+            }
             _ => {}
         }
     }
 
-    fn progressed(&mut self, id: &MessageId, change: impl FnOnce(&mut Progress)) {
-        if let Some(progress) = self.progress.get(id) {
-            progress.send_modify(change);
+    fn progressed(&mut self, id: &MessageId, ack: Ack) {
+        // What is displayed is told as a watermark: it covers what was sent before.
+        let first = match ack {
+            Ack::Displayed => Seq(0),
+            _ => id.seq,
+        };
+        let first = MessageId { seq: first, ..*id };
+        for (_, progress) in self.progress.range(first..=*id) {
+            progress.send_if_modified(|progress| {
+                let further = progress.failed.is_none() && progress.ack < ack;
+                if further {
+                    progress.ack = ack;
+                }
+                further
+            });
         }
     }
 
