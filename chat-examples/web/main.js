@@ -114,8 +114,9 @@ net.addEventListener("event", ({ detail }) => {
   if (changed.includes("all")) {
     $("me-name").textContent = model.me.user;
     if (here && !model.current) close();
+    if (here && model.current) conversation.show();
   }
-  if (here && (changed.includes(`log:${here}`) || changed.includes("all"))) {
+  if (here && changed.includes(`log:${here}`)) {
     conversation.renderLog();
     conversation.markRead();
   }

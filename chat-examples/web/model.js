@@ -96,19 +96,16 @@ export class Model {
   }
 
   #state(event) {
-    const drafts = this.current;
+    const current = this.current;
     this.me = event.me;
     this.link = event.link;
     this.people = new Map(event.people.map((person) => [person.user, person]));
     this.requests = new Map(event.requests.map((request) => [request.invite, request]));
     this.listings = new Map(event.listings.map((listing) => [listing.group, listing]));
-    // What the server no longer knows is gone; what it knows keeps the history already loaded.
-    const known = new Set(event.chats.map((chat) => chat.conv));
-    for (const conv of this.chats.keys()) if (!known.has(conv)) this.chats.delete(conv);
-    for (const chat of event.chats) {
-      this.chat(chat.conv, chat).complete = false;
-    }
-    this.current = this.chats.has(drafts) ? drafts : null;
+    // What was loaded before may have a hole now: histories are loaded anew.
+    this.chats.clear();
+    for (const chat of event.chats) this.chat(chat.conv, chat);
+    this.current = this.chats.has(current) ? current : null;
     return ["all"];
   }
 

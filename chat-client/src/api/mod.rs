@@ -1,5 +1,6 @@
 //! What applications use: [`Client`] and what it hands out.
 
+mod by_id;
 mod chat;
 mod client;
 mod conversation;

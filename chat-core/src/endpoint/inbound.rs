@@ -124,10 +124,7 @@ impl Endpoint {
             | Body::Gone(_)
             | Body::Elsewhere(_)
             | Body::Close(_)
-            | Body::CloseAck(_) => {
-                self.sessions.handle_frame(from, body, now);
-                true
-            }
+            | Body::CloseAck(_) => self.sessions.handle_frame(from, body, now),
             Body::Ack(ack) => {
                 if !blocked {
                     self.delivery.handle_ack(from, ack, now);

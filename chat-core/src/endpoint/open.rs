@@ -122,6 +122,10 @@ impl Endpoint {
             .handle_claim(&endpoint.signer.public_key(), &user, now);
         endpoint.pins.keep(&user);
         endpoint.link.subscribe(Channel::Inbox(user), now);
+        let watched: Vec<_> = endpoint.presence.watched().cloned().collect();
+        for user in watched {
+            endpoint.link.subscribe(Channel::Presence(user), now);
+        }
         endpoint.sessions.resume(now);
         endpoint.groups.resume(now);
         let groups: Vec<_> = endpoint.groups.iter().collect();

@@ -1,0 +1,334 @@
+//! The demo as people use it: two pages in headless Chromium that type and click, a server that is
+//! killed and started again. Pictures are left in `target/screenshots`.
+
+mod cdp;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use cdp::{Browser, Page};
+use serde_json::json;
+
+/// The demo as a child process; killed when dropped.
+struct Demo {
+    child: Child,
+    url: String,
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Demo {
+    fn start(state: &Path, port: u16) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_demo"))
+            .args(["--port", &port.to_string(), "--state"])
+            .arg(state)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the demo starts");
+        let stdout = child.stdout.take().expect("it is piped");
+        let line = BufReader::new(stdout)
+            .lines()
+            .next()
+            .expect("the demo says where it is")
+            .expect("in UTF-8");
+        let url = line
+            .split_whitespace()
+            .find(|word| word.starts_with("http"))
+            .expect("a URL");
+        Self {
+            url: url.to_owned(),
+            child,
+        }
+    }
+
+    fn port(&self) -> u16 {
+        let port = self.url.trim_end_matches('/').rsplit(':').next();
+        port.and_then(|port| port.parse().ok()).expect("a port")
+    }
+
+    /// `kill -9`.
+    fn kill(&mut self) {
+        // It may be dead already; it must be reaped either way.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn picture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../target/screenshots")
+        .join(format!("{name}.png"))
+}
+
+async fn log_in(page: &Page, name: &str) {
+    page.click("#login-name").await;
+    page.type_text(name).await;
+    page.key("Enter", 13).await;
+    page.until("the application", "!document.getElementById('app').hidden")
+        .await;
+}
+
+async fn say(page: &Page, text: &str) {
+    page.click("#draft").await;
+    page.type_text(text).await;
+    page.key("Enter", 13).await;
+}
+
+/// The texts in the log, oldest first.
+async fn texts(page: &Page) -> Vec<String> {
+    let texts =
+        page.eval("[...document.querySelectorAll('#log .msg .text')].map(e => e.innerText)");
+    serde_json::from_value(texts.await).expect("a list of texts")
+}
+
+async fn hears(page: &Page, text: &str) {
+    let has = format!(
+        "[...document.querySelectorAll('#log .msg .text')].some(e => e.innerText === {})",
+        json!(text)
+    );
+    page.until(text, &has).await;
+}
+
+/// Waits until the message with this text has this mark.
+async fn marked(page: &Page, text: &str, mark: &str) {
+    let has = format!(
+        "[...document.querySelectorAll('#log .msg.mine')].some(e => \
+         e.querySelector('.text').innerText === {} && e.querySelector('[data-mark={mark:?}]'))",
+        json!(text)
+    );
+    page.until(&format!("{mark} on {text:?}"), &has).await;
+}
+
+/// Waits until the message with this text is accepted: whatever happens now, it arrives.
+async fn stored(page: &Page, text: &str) {
+    let has = format!(
+        "[...document.querySelectorAll('#log .msg.mine')].some(e => \
+         e.querySelector('.text').innerText === {} && !e.querySelector('[data-mark=none]'))",
+        json!(text)
+    );
+    page.until(&format!("{text:?} to be stored"), &has).await;
+}
+
+/// Ann asks Bob, Bob accepts; both have the chat open.
+async fn meet(ann: &Page, bob: &Page) {
+    ann.click("[data-person='bob']").await;
+    bob.click("[data-accept='ann']").await;
+    bob.until(
+        "an open chat",
+        "!document.getElementById('composer').hidden",
+    )
+    .await;
+    ann.until(
+        "an open chat",
+        "!document.getElementById('composer').hidden",
+    )
+    .await;
+}
+
+fn skipped() -> bool {
+    std::env::var("CHAT_TEST_BROWSER").is_ok_and(|value| value == "skip")
+}
+
+fn run(story: impl Future<Output = ()>) {
+    if skipped() {
+        println!("not run: CHAT_TEST_BROWSER=skip");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(story);
+}
+
+#[test]
+fn two_people_chat_and_survive_kill_nine() {
+    run(async {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let mut demo = Demo::start(state.path(), 0);
+        let browser = Browser::start().await;
+        let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
+        ann.until("the login", "!document.getElementById('login').hidden")
+            .await;
+        ann.picture(&picture("01-login")).await;
+        log_in(&ann, "ann").await;
+        log_in(&bob, "bob").await;
+        ann.click("[data-person='bob']").await;
+        bob.until(
+            "a request",
+            "document.querySelector(\"[data-accept='ann']\")",
+        )
+        .await;
+        bob.picture(&picture("02-request")).await;
+        bob.click("[data-accept='ann']").await;
+        ann.until(
+            "an open chat",
+            "!document.getElementById('composer').hidden",
+        )
+        .await;
+
+        say(&ann, "hello bob").await;
+        hears(&bob, "hello bob").await;
+        marked(&ann, "hello bob", "displayed").await;
+        bob.click("#draft").await;
+        bob.type_text("hi a").await;
+        ann.until(
+            "bob types",
+            "document.getElementById('typing').innerText.includes('bob')",
+        )
+        .await;
+        bob.type_text("nn").await;
+        bob.key("Enter", 13).await;
+        hears(&ann, "hi ann").await;
+        ann.picture(&picture("03-chat")).await;
+
+        // Killed while both talk: what was accepted is there once, in order, on both sides.
+        for i in 0..15 {
+            say(&ann, &format!("ann {i}")).await;
+            say(&bob, &format!("bob {i}")).await;
+        }
+        stored(&ann, "ann 14").await;
+        stored(&bob, "bob 14").await;
+        demo.kill();
+        ann.until("a banner", "!document.getElementById('banner').hidden")
+            .await;
+        ann.picture(&picture("04-banner")).await;
+        let demo = Demo::start(state.path(), demo.port());
+        for (page, theirs) in [(&ann, "bob"), (&bob, "ann")] {
+            page.until("no banner", "document.getElementById('banner').hidden")
+                .await;
+            for i in 0..15 {
+                hears(page, &format!("{theirs} {i}")).await;
+            }
+        }
+        let (on_ann, on_bob) = (texts(&ann).await, texts(&bob).await);
+        assert_eq!(on_ann, on_bob, "both screens show the same order");
+        for who in ["ann", "bob"] {
+            let said: Vec<_> = on_ann
+                .iter()
+                .filter(|text| text.starts_with(&format!("{who} ")))
+                .cloned()
+                .collect();
+            let want: Vec<_> = (0..15).map(|i| format!("{who} {i}")).collect();
+            assert_eq!(said, want, "each once, in order");
+        }
+        drop(demo);
+    });
+}
+
+#[test]
+fn messages_wait_for_those_who_are_away() {
+    run(async {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let demo = Demo::start(state.path(), 0);
+        let browser = Browser::start().await;
+        let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
+        log_in(&ann, "ann").await;
+        log_in(&bob, "bob").await;
+        meet(&ann, &bob).await;
+        say(&ann, "before").await;
+        hears(&bob, "before").await;
+        bob.click("#logout").await;
+        bob.until("the login", "!document.getElementById('login').hidden")
+            .await;
+        let offline = "document.querySelector(\"[data-person='bob'] .dot\").classList";
+        ann.until("bob gone", &format!("{offline}.contains('left')"))
+            .await;
+        for text in ["one", "two", "three"] {
+            say(&ann, text).await;
+        }
+        marked(&ann, "three", "handed_off").await;
+        log_in(&bob, "bob").await;
+        bob.until(
+            "three unread",
+            "document.querySelector(\"[data-chat='ann'] .badge\")?.innerText.startsWith('3')",
+        )
+        .await;
+        bob.picture(&picture("05-unread")).await;
+        bob.click("[data-chat='ann']").await;
+        for text in ["before", "one", "two", "three"] {
+            hears(&bob, text).await;
+        }
+        marked(&ann, "three", "displayed").await;
+        drop(demo);
+    });
+}
+
+#[test]
+fn a_group_whose_leader_lets_people_in() {
+    run(async {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let demo = Demo::start(state.path(), 0);
+        let browser = Browser::start().await;
+        let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
+        log_in(&ann, "ann").await;
+        log_in(&bob, "bob").await;
+        ann.click("#group-name").await;
+        ann.type_text("ops").await;
+        ann.key("Enter", 13).await;
+        ann.until(
+            "the group",
+            "document.getElementById('conv-title').innerText === 'ops'",
+        )
+        .await;
+        bob.click("[data-listing='ops']").await;
+        ann.click("[data-approve='bob']").await;
+        bob.until(
+            "an open room",
+            "!document.getElementById('composer').hidden",
+        )
+        .await;
+        say(&ann, "welcome").await;
+        hears(&bob, "welcome").await;
+        say(&bob, "thanks").await;
+        hears(&ann, "thanks").await;
+        marked(&ann, "welcome", "displayed").await;
+        ann.picture(&picture("06-group")).await;
+        ann.dark(true).await;
+        ann.picture(&picture("07-dark")).await;
+        ann.size(390, 780).await;
+        ann.picture(&picture("08-phone")).await;
+        drop(demo);
+    });
+}
+
+#[test]
+fn the_bot_answers_and_keys_work() {
+    run(async {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let demo = Demo::start(state.path(), 0);
+        let browser = Browser::start().await;
+        let ann = browser.page(&demo.url).await;
+        log_in(&ann, "ann").await;
+        ann.click("[data-person='echo']").await;
+        ann.until(
+            "an open chat",
+            "!document.getElementById('composer').hidden",
+        )
+        .await;
+        hears(&ann, "Hello ann! Say something, or ask for help.").await;
+        say(&ann, "shout it works").await;
+        hears(&ann, "IT WORKS!").await;
+        let hostile = "<img src=x onerror=document.title='pwned'>";
+        say(&ann, hostile).await;
+        hears(&ann, &format!("You said: {hostile}")).await;
+        ann.until(
+            "no markup from a message",
+            "document.querySelector('#log img') === null",
+        )
+        .await;
+        ann.key("Escape", 27).await;
+        ann.until("the list", "!document.getElementById('empty').hidden")
+            .await;
+        ann.key("?", 191).await;
+        ann.until("the help", "document.getElementById('help').open")
+            .await;
+        drop(demo);
+    });
+}
