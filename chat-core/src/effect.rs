@@ -184,6 +184,7 @@ impl Outgoing {
 
 /// One thing a machine wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // it moves once, from queue to queue: a box would cost more
 pub enum Effect<E> {
     /// Change a row.
     Row(RowOp),

@@ -219,7 +219,11 @@ impl Delivery {
     fn after_ack(&mut self, conv: ConvId, who: &Who, epoch: Epoch, applied: Applied, now: Now) {
         let it = self.convs.get_mut(&conv).expect("the caller found it");
         it.out.hellos = 0;
-        it.out.rtt.silent = 0;
+        // Who still misses something is there to take it; who has all says nothing of the others.
+        let behind = it.out.is_behind(who);
+        if behind {
+            it.out.rtt.silent = 0;
+        }
         for (at, _) in &applied.newly {
             if let Some(entry) = it.out.entries.get(at)
                 && entry.sends == 1
@@ -243,10 +247,12 @@ impl Delivery {
             self.note_displayed(conv, epoch);
         }
         if applied.progress {
-            self.timers.remove(&Key::Retry(conv));
             self.pump(conv, now);
         }
         self.arm(conv, now);
+        if behind {
+            self.rearm(conv, now);
+        }
     }
 
     /// Tells `Displayed` for what every recipient's user has seen now.

@@ -410,6 +410,14 @@ impl Outbox {
             })
     }
 
+    /// True when a recipient lacks something that was sent.
+    pub(super) fn is_behind(&self, who: &Who) -> bool {
+        let next = self.lives.get(&self.current).map_or(1, |life| life.next);
+        let unsent = self.unsent.first().filter(|at| at.0 == self.current);
+        let sent = unsent.map_or(next, |at| at.1) - 1;
+        !self.entries.is_empty() && self.peers.get(who).is_some_and(|peer| peer.contig < sent)
+    }
+
     /// True when somebody waits for a number that nobody is owed any more: it must be told the
     /// base, because no message will.
     pub(super) fn owes_notice(&self) -> bool {

@@ -24,6 +24,8 @@ const PROBE_FROM: u32 = 3;
 /// Hellos that only announce a new base, in a row and unanswered, before they wait for the next
 /// message or connection.
 const MAX_HELLOS: u32 = 8;
+/// Messages looked at in one round.
+const MAX_ROUND: usize = 128;
 /// Epochs listed in one hello.
 const MAX_OPEN: usize = 12;
 
@@ -47,6 +49,11 @@ impl Rtt {
             self.deviation = self.deviation - self.deviation / 4 + off / 4;
             self.smoothed = (self.smoothed - self.smoothed / 8 + took / 8).max(1);
         }
+    }
+
+    /// The wait when the other side answers.
+    fn answered(self, config: &DeliveryConfig, group: bool) -> Duration {
+        Self { silent: 0, ..self }.wait(config, group)
     }
 
     /// The next wait, without jitter.
@@ -219,7 +226,8 @@ impl Delivery {
         }
     }
 
-    /// Starts the retransmit timer anew.
+    /// Sets the retransmit timer, or pulls it closer: it is never pushed back, so that those who
+    /// answer cannot starve one who does not.
     pub(super) fn rearm(&mut self, conv: ConvId, now: Now) {
         let Some(it) = self.convs.get(&conv) else {
             return;
@@ -227,7 +235,10 @@ impl Delivery {
         let Some(route) = &it.route else { return };
         let wait = it.out.rtt.wait(&self.config, route.group);
         let due = now.mono + spread(wait, &mut self.rng);
-        self.timers.set(Key::Retry(conv), due);
+        let key = Key::Retry(conv);
+        if self.up && self.timers.due(&key).is_none_or(|old| due < old) {
+            self.timers.set(key, due);
+        }
     }
 
     /// The retransmit timer fired.
@@ -243,19 +254,29 @@ impl Delivery {
             return;
         };
         let limit = it.out.limit();
-        let due: Vec<At> = it
+        let rto = it.out.rtt.answered(&self.config, it.is_group());
+        let wanted: Vec<(At, Timestamp)> = it
             .out
             .entries
             .range((active, 0)..=(active, u64::MAX))
             .map(|(at, entry)| (*at, entry))
             .take_while(|(at, _)| at.1 <= limit)
-            .filter(|(at, entry)| {
-                entry.sends > 0 && !it.out.unsent.contains(at) && entry.sent_at < now.mono
-            })
-            .map(|(at, _)| at)
-            .take(super::inbox::WINDOW as usize * 2)
-            .filter(|at| it.out.is_wanted(*at))
+            .filter(|(at, entry)| entry.sends > 0 && !it.out.unsent.contains(at))
+            .map(|(at, entry)| (at, entry.sent_at + rto))
+            .take(MAX_ROUND)
+            .filter(|(at, _)| it.out.is_wanted(*at))
             .collect();
+        let due: Vec<At> = wanted
+            .iter()
+            .filter(|(_, aged)| *aged <= now.mono)
+            .map(|(at, _)| *at)
+            .collect();
+        if due.is_empty()
+            && let Some(next) = wanted.iter().map(|(_, aged)| *aged).min()
+        {
+            self.timers.set(Key::Retry(conv), next);
+            return;
+        }
         let probing = it.out.rtt.silent >= PROBE_FROM;
         let mut sent = false;
         for at in due.iter().take(if probing { 1 } else { usize::MAX }) {
