@@ -234,7 +234,7 @@ impl Groups {
             return;
         };
         let (device, nonce) = proof.instance();
-        if device != from.device || !self.served.admit(device, now.mono) {
+        if device != from.device || !self.served.admit(id, device, now.mono) {
             return;
         }
         let chain = self.chain(id);

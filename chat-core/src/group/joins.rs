@@ -279,7 +279,7 @@ impl Groups {
     /// Somebody asks us. Only the reigning leader answers; one answer per frame.
     pub(super) fn handle_join(&mut self, from: &Sender, request: &JoinReq, now: Now) {
         let id = GroupId(request.group);
-        if self.reign(id).is_err() || !self.served.admit(from.device, now.mono) {
+        if self.reign(id).is_err() || !self.served.admit(id, from.device, now.mono) {
             return;
         }
         let shown = self.groups[&id].shown_requests();

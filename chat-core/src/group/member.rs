@@ -262,7 +262,7 @@ impl Groups {
         } else if theirs < ours && self.rng.below(members as u64) < 3 {
             // A leader that lost its latest entries, or reigns no more: a few of us tell it.
             mark("group-stale-beat");
-            if self.served.admit(from.device, now.mono) {
+            if self.served.admit(id, from.device, now.mono) {
                 self.send_head(id, &from.user);
             }
         }
@@ -294,7 +294,7 @@ impl Groups {
             self.want(id, &from.user, now);
         }
         if let Some(page) = page
-            && self.served.admit(from.device, now.mono)
+            && self.served.admit(id, from.device, now.mono)
         {
             self.mail(&from.user, page);
         }

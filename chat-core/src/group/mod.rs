@@ -7,11 +7,11 @@
 //!
 //! Guarantees: nothing that is not signed by the reigning leader changes a roster; a head never
 //! decreases; no frame reports or publishes what is not durable; a request that stands is repeated
-//! until the answer is final; no frame that arrives makes us send more than [`serve::RATE`] frames
-//! per second to one device.
+//! until the answer is final; what arrives from one device makes us answer it at most four times
+//! per second and group.
 //!
-//! Bounds: groups, roster and waiting requests by configuration, the log by
-//! [`chain::MAX_ENTRIES`]; each command says `Full` there.
+//! Bounds: groups, roster and waiting requests by configuration, the log by 8,192 entries; each
+//! command says `Full` there.
 
 mod chain;
 mod entry;

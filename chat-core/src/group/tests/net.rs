@@ -63,7 +63,7 @@ pub(super) fn name(text: &str) -> GroupName {
 
 enum Step {
     Rows(Vec<RowOp>),
-    Frame(Outgoing),
+    Frame(Box<Outgoing>),
     Event(GroupEvent),
 }
 
@@ -200,7 +200,7 @@ impl Net {
         while let Some(effect) = node.groups.effects().pop() {
             match effect {
                 Effect::Row(row) => rows.push(row),
-                Effect::Send(frame) if frame.gated => gated.push_back(Step::Frame(frame)),
+                Effect::Send(frame) if frame.gated => gated.push_back(Step::Frame(frame.into())),
                 Effect::Send(frame) => free.push(frame),
                 Effect::Emit { event, gated: true } => gated.push_back(Step::Event(event)),
                 Effect::Emit { event, .. } => node.events.push(event),
@@ -228,7 +228,7 @@ impl Net {
                         self.store(at, row);
                     }
                 }
-                Step::Frame(frame) => self.send(at, frame),
+                Step::Frame(frame) => self.send(at, *frame),
                 Step::Event(event) => self.nodes[at].events.push(event),
             }
         }
