@@ -107,10 +107,15 @@ export class Conversation {
     this.loading = false;
   }
 
+  // Somebody looks at the end of this log: what arrives there is read at once.
+  isWatched(conv) {
+    return conv === this.model.current && !document.hidden && document.hasFocus() && this.#atBottom();
+  }
+
   // Everything shown counts as read while somebody looks at the end of the log.
   markRead() {
     const chat = this.chat;
-    if (!chat || document.hidden || !document.hasFocus() || !this.#atBottom()) return;
+    if (!chat || !this.isWatched(chat.conv)) return;
     const last = this.model.lastReceived(chat);
     chat.unread = 0;
     if (last && last.sort > chat.lastRead) {
@@ -133,7 +138,7 @@ export class Conversation {
     if (!chat || !text) return;
     // The echo is on the screen before anything is sent, and keeps its place until the server
     // names the message.
-    const txn = crypto.randomUUID();
+    const txn = crypto.randomUUID().replaceAll("-", "");
     const echo = { kind: "sent", id: txn, sort: "~", at: Date.now(), text, ack: null, from: this.model.me.user };
     this.model.insert(chat, echo);
     chat.newFrom = null;
@@ -203,7 +208,10 @@ export class Conversation {
     if (chat.kind === "group") {
       if (chat.state === "asking") return [el("button", { onclick: call("withdraw", { group: chat.conv }) }, "Withdraw")];
       if (chat.state !== "open") return [];
-      return [el("button", { id: "leave", onclick: () => this.#leave(chat) }, "Leave")];
+      return [
+        el("button", { class: "only-small", onclick: () => $("app").classList.toggle("show-panel") }, "Members"),
+        el("button", { id: "leave", onclick: () => this.#leave(chat) }, "Leave"),
+      ];
     }
     if (chat.state === "asking") return [el("button", { onclick: call("cancel", { invite: chat.invite }) }, "Cancel")];
     if (chat.state === "closed") {

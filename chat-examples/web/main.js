@@ -28,10 +28,11 @@ function close() {
   const chat = model.chats.get(model.current);
   if (chat) chat.newFrom = null;
   model.current = null;
-  $("app").classList.remove("open", "with-panel");
+  $("app").classList.remove("open", "with-panel", "show-panel");
   $("conversation").hidden = true;
   $("panel").hidden = true;
   $("empty").hidden = false;
+  $("sidebar").focus({ preventScroll: true });
   render();
 }
 
@@ -109,7 +110,9 @@ net.addEventListener("event", ({ detail }) => {
     }
     return;
   }
+  const watched = detail.t === "message" && conversation.isWatched(detail.conv);
   const changed = model.apply(detail);
+  if (watched) model.chats.get(detail.conv).newFrom = null;
   const here = model.current;
   if (changed.includes("all")) {
     $("me-name").textContent = model.me.user;

@@ -154,8 +154,11 @@ fn two_people_chat_and_survive_kill_nine() {
         let mut demo = Demo::start(state.path(), 0);
         let browser = Browser::start().await;
         let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
-        ann.until("the login", "!document.getElementById('login').hidden")
-            .await;
+        ann.until(
+            "the login",
+            "document.getElementById('login')?.hidden === false",
+        )
+        .await;
         ann.picture(&picture("01-login")).await;
         log_in(&ann, "ann").await;
         log_in(&bob, "bob").await;
@@ -176,6 +179,11 @@ fn two_people_chat_and_survive_kill_nine() {
         say(&ann, "hello bob").await;
         hears(&bob, "hello bob").await;
         marked(&ann, "hello bob", "displayed").await;
+        assert_eq!(
+            texts(&ann).await,
+            ["hello bob"],
+            "the echo became the message"
+        );
         bob.click("#draft").await;
         bob.type_text("hi a").await;
         ann.until(
@@ -235,8 +243,11 @@ fn messages_wait_for_those_who_are_away() {
         say(&ann, "before").await;
         hears(&bob, "before").await;
         bob.click("#logout").await;
-        bob.until("the login", "!document.getElementById('login').hidden")
-            .await;
+        bob.until(
+            "the login",
+            "document.getElementById('login')?.hidden === false",
+        )
+        .await;
         let offline = "document.querySelector(\"[data-person='bob'] .dot\").classList";
         ann.until("bob gone", &format!("{offline}.contains('left')"))
             .await;
@@ -294,6 +305,15 @@ fn a_group_whose_leader_lets_people_in() {
         ann.picture(&picture("07-dark")).await;
         ann.size(390, 780).await;
         ann.picture(&picture("08-phone")).await;
+        ann.click(".only-small").await;
+        ann.until(
+            "the members",
+            "document.getElementById('panel').getClientRects().length",
+        )
+        .await;
+        ann.picture(&picture("09-phone-members")).await;
+        ann.click("#back").await;
+        ann.picture(&picture("10-phone-list")).await;
         drop(demo);
     });
 }
