@@ -134,6 +134,14 @@ impl Net {
         self.drain(n);
     }
 
+    pub(super) fn leave(&mut self, n: usize) {
+        self.nodes[n].routes.remove(&CONV);
+        self.nodes[n]
+            .machine
+            .close(CONV, FailReason::Gone, self.now);
+        self.drain(n);
+    }
+
     pub(super) fn up(&mut self, n: usize) {
         self.nodes[n].up = true;
         self.nodes[n].machine.handle_up(self.now);
