@@ -6,9 +6,13 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
 
 use bytes::Bytes;
 use chat_core::id::UserId;
+use futures_util::task::AtomicWaker;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
@@ -90,6 +94,10 @@ where
         frames: VecDeque::new(),
         flushing: false,
         blocked: false,
+        readable: Arc::new(Readable {
+            due: AtomicBool::new(true),
+            task: AtomicWaker::new(),
+        }),
         wakes,
     };
     let end = poll_fn(|cx| link.poll_turn(cx)).await;
@@ -224,6 +232,34 @@ fn message(frame: Frame) -> Message {
     }
 }
 
+/// Wakes the task for reading and remembers that: a task that was woken to write a frame need not
+/// look at its socket's other half.
+struct Readable {
+    due: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Readable {
+    fn is_due(&self) -> bool {
+        self.due.swap(false, Ordering::AcqRel)
+    }
+
+    fn again(&self) {
+        self.due.store(true, Ordering::Release);
+    }
+}
+
+impl Wake for Readable {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.again();
+        self.task.wake();
+    }
+}
+
 struct Link<'a, S> {
     shared: &'a Shared,
     ws: WebSocketStream<S>,
@@ -233,17 +269,17 @@ struct Link<'a, S> {
     flushing: bool,
     /// The machine knows that.
     blocked: bool,
+    readable: Arc<Readable>,
     wakes: Vec<Waker>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let id = self.open.id;
+        self.readable.task.register(cx.waker());
         loop {
             let (ready, out) = (!self.flushing, &mut self.frames);
-            let pulled = self.shared.with(&mut self.wakes, |machine, now| {
-                machine.poll_frames(id, ready, cx.waker(), now, out)
-            });
+            let pulled = self.shared.pull(id, ready, cx.waker(), out);
             if let Some(reason) = pulled.closing {
                 return Poll::Ready(End::Closing(reason));
             }
@@ -264,8 +300,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
             if pulled.congested {
                 return Poll::Pending;
             }
-            match self.poll_read(cx) {
-                Poll::Ready(Ok(())) => {}
+            if !self.readable.is_due() {
+                return Poll::Pending;
+            }
+            match self.poll_read() {
+                Poll::Ready(Ok(())) => self.readable.again(),
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
                 Poll::Pending => return Poll::Pending,
             }
@@ -290,7 +329,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
     }
 
     /// Reads some messages. `Ready` when there was at least one: answers may be due.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    fn poll_read(&mut self) -> Poll<Result<(), End>> {
+        let waker = Waker::from(Arc::clone(&self.readable));
+        let cx = &mut Context::from_waker(&waker);
         for turn in 0..READ_TURN {
             match Pin::new(&mut self.ws).poll_next(cx) {
                 Poll::Ready(Some(Ok(message))) => {

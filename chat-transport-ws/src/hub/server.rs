@@ -2,6 +2,7 @@
 
 use core::task::Waker;
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,7 @@ use super::driver::drive;
 use super::handshake::{self, Origins};
 use super::limits::Limits;
 use super::link;
-use super::state::{Batch, HubStats, Machine};
+use super::state::{Batch, ConnId, Frame, HubStats, Machine, Pulled};
 use super::store::Writer;
 use crate::client::config;
 
@@ -77,6 +78,24 @@ impl Shared {
     fn now(&self, inner: &mut Inner) -> Now {
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         inner.clock.read(Timestamp::from_micros(micros))
+    }
+
+    /// [`Machine::poll_frames`], on the path of every delivery: it sets no timer and wakes
+    /// nobody, and the time of the last input is exact enough for it.
+    pub(super) fn pull(
+        &self,
+        id: ConnId,
+        ready: bool,
+        waker: &Waker,
+        out: &mut VecDeque<Frame>,
+    ) -> Pulled {
+        let mut inner = self.lock();
+        let mono = inner.clock.now();
+        let now = Now {
+            mono,
+            wall: inner.clock.wall_at(mono),
+        };
+        inner.machine.poll_frames(id, ready, waker, now, out)
     }
 
     /// The driver's turn: time passes; the next batch if it has room for one, all that is
