@@ -256,7 +256,7 @@ async fn an_application_that_does_not_read_stops_the_receiving_and_loses_nothing
         stats.core.frames_in
     );
     let grown = stats.core.frames_in - frames;
-    assert!(grown < 2_000, "{grown} more frames while nobody read");
+    assert_eq!(grown, 0, "it went on receiving while nobody read");
     soon(answer.send("I still talk")).await.unwrap();
 
     let mut read = 0;

@@ -326,7 +326,7 @@ impl Client {
     }
 
     /// Hands over what is queued, says goodbye and stops, for all clones. It takes at most about
-    /// `deadline`.
+    /// `deadline`. When it returns and no other handle is left, the store can be opened again.
     ///
     /// # Errors
     /// [`ClientError`] when it does not run any more.

@@ -189,7 +189,10 @@ impl Driver {
         self.fate.set(fate).ok();
         self.desk.board.close();
         let unflushed = self.desk.endpoint.stats().outbox;
-        for leaver in self.leavers.drain(..) {
+        let leavers = core::mem::take(&mut self.leavers);
+        // The report comes after the end: the store is free again for whoever opens it next.
+        drop(self);
+        for leaver in leavers {
             leaver.send(ShutdownReport::new(unflushed, clean)).ok();
         }
     }
