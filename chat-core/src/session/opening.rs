@@ -19,6 +19,10 @@ const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// How far a peer's clock may run ahead before its claim is cut for comparison.
 const MAX_SKEW: Duration = Duration::from_secs(60);
 
+/// Two requests of one device are at least so far apart by its own clock, in ms. So a stranger
+/// cannot make us prompt faster than this, and one that claims the future runs out of it.
+const SPACING: u64 = 500;
+
 /// Whether the request of `a` beats the one of `b` (S1): the lower id, then the lower name.
 fn beats(a: (InviteId, &UserId), b: (InviteId, &UserId)) -> bool {
     if planted("session-glare-higher-wins-on-one-side") {
@@ -30,7 +34,7 @@ fn beats(a: (InviteId, &UserId), b: (InviteId, &UserId)) -> bool {
 impl Record {
     pub(super) fn ask(&mut self, note: &str, step: &mut Step<'_>) -> InviteId {
         let ttl = step.config.invite_ttl.min(MAX_TTL);
-        let sent_at = step.now.wall.0.max(self.last_sent.saturating_add(1));
+        let sent_at = step.now.wall.0.max(self.last_sent.saturating_add(SPACING));
         let out = Ours {
             invite: InviteId(step.rng.bytes()),
             secret: Secret(step.rng.bytes()),
@@ -86,11 +90,12 @@ impl Record {
             Some(_) if self.out.is_none() => return true,
             _ => {}
         }
-        if self
-            .heard
-            .iter()
-            .any(|(d, at)| *d == from && body.sent_at < *at)
-        {
+        let known = self.theirs.of(invite).is_some();
+        let stale = |at: u64| {
+            // A known request says again what it said; a new one keeps its distance.
+            body.sent_at < at || (body.sent_at < at.saturating_add(SPACING) && !known)
+        };
+        if self.heard.iter().any(|(d, at)| *d == from && stale(*at)) {
             mark("session-stale-request");
             return true;
         }

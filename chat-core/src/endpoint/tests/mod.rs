@@ -1,0 +1,6 @@
+//! The endpoint as a whole, with real keys: what it promises its driver, and what strangers
+//! cannot do to it.
+
+mod hostile;
+mod net;
+mod promises;
