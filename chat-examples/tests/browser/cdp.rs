@@ -98,7 +98,7 @@ impl Browser {
                 };
                 let value: Value = serde_json::from_str(&text).expect("the protocol is JSON");
                 let id = value["id"].as_u64();
-                let call = id.and_then(|id| waiting.lock().unwrap().remove(&id));
+                let call = id.and_then(|id| waiting.lock().expect("no holder panics").remove(&id));
                 if let Some(call) = call {
                     call.send(value).ok();
                 }
@@ -157,7 +157,10 @@ impl Wire {
     async fn call(&self, session: &str, method: &str, params: Value) -> Value {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
-        self.calls.lock().unwrap().insert(id, sender);
+        self.calls
+            .lock()
+            .expect("no holder panics")
+            .insert(id, sender);
         let mut call = json!({"id": id, "method": method, "params": params});
         if !session.is_empty() {
             call["sessionId"] = session.into();

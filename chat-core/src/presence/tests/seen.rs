@@ -515,7 +515,8 @@ fn the_planted_bugs_bite() {
     let last_value = |machine: &mut PresenceMachine| {
         machine.handle_record(&sender("bob", 1), &record((1, 1, 1), ACTIVE), false, at(0));
     };
-    let cases: [(&str, &dyn Fn(&mut PresenceMachine), Status); 3] = [
+    type Story<'a> = &'a dyn Fn(&mut PresenceMachine);
+    let cases: [(&str, Story<'_>, Status); 3] = [
         ("presence-merge-by-arrival", &late_will, Status::Active),
         ("presence-offline-when-cut", &outage, Status::Unknown),
         ("presence-trust-last-value", &last_value, Status::Unknown),

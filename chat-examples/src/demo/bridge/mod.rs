@@ -44,6 +44,10 @@ struct Page {
     account: Option<(Arc<Account>, tokio::sync::broadcast::Receiver<Say>)>,
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one lives for one turn, on the stack"
+)]
 enum Woke {
     Frame(Option<Result<Message, tokio_tungstenite::tungstenite::Error>>),
     Event(Result<Say, RecvError>),
