@@ -2,4 +2,4 @@
 
 use chat_testkit::suite::pure::{PureWorld, block_on};
 
-chat_testkit::conformance!(PureWorld, block_on);
+chat_testkit::conformance!(virtual: PureWorld, block_on);

@@ -148,6 +148,16 @@ impl MemoryBroker {
         self.state().down = false;
     }
 
+    /// The broker goes down and comes back over its disk: connections end without last wills, and
+    /// what is stored stays.
+    pub fn bounce(&self) {
+        let mut state = self.state();
+        for conn in state.conns.values_mut() {
+            conn.will = None;
+        }
+        state.end(DownReason::Lost, |_| true);
+    }
+
     /// How many unacknowledged frames are kept for a device.
     pub fn stored(&self, user: &UserId, device: DeviceId) -> usize {
         let state = self.state();
