@@ -10,4 +10,6 @@ mod stage;
 mod world;
 
 pub use stage::Stage;
-pub use world::{Answer, Command, Fault, Node, Refusal, World};
+pub use world::{
+    Answer, CONTENT_TTL, Command, Fault, INVITE_TTL, JOIN_TTL, Node, Refusal, World, config,
+};

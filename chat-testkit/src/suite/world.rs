@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chat_core::Event;
+use chat_core::config::Config;
 use chat_core::content::Content;
 use chat_core::delivery::{SendError, SortKey, TimelineItem};
 use chat_core::group::{GroupError, GroupView, LeavePlan};
@@ -12,6 +13,23 @@ use chat_core::id::{
 use chat_core::lobby::GroupListing;
 use chat_core::presence::{PresenceView, Status};
 use chat_core::session::{AnswerError, Rejection, RequestError, SessionState};
+
+/// How long a chat request stands in every world.
+pub const INVITE_TTL: Duration = Duration::from_secs(600);
+/// How long a join request stands in every world.
+pub const JOIN_TTL: Duration = Duration::from_secs(600);
+/// How long a message is tried in every world.
+pub const CONTENT_TTL: Duration = Duration::from_secs(1_200);
+
+/// What the endpoints of every world run with: the times of [`Config::lan`], and times to live
+/// that can be lived through.
+pub fn config() -> Config {
+    let mut config = Config::lan();
+    config.session.invite_ttl = INVITE_TTL;
+    config.group.join_ttl = JOIN_TTL;
+    config.delivery.content_ttl = CONTENT_TTL;
+    config
+}
 
 /// A device in a world.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -51,13 +51,12 @@ use chat_client::{
     TokioWall,
 };
 use chat_core::Event;
-use chat_core::config::Config;
 use chat_core::delivery::{DeliveryEvent, SortKey, TimelineItem};
 use chat_core::event::{GroupEvent, SessionEvent};
 use chat_core::group::GroupView;
 use chat_core::hlc::Hlc;
 use chat_core::id::{ConvId, DeviceId, Epoch, GroupId, InviteId, LobbyName, MessageId, UserId};
-use chat_core::identity::{DeviceKey, Signer};
+use chat_core::identity::DeviceKey;
 use chat_core::link::LinkState;
 use chat_core::lobby::GroupListing;
 use chat_core::presence::PresenceView;
@@ -66,7 +65,7 @@ use chat_core::time::UnixMillis;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::world::{Answer, Command, Fault, Node, Refusal, World, name};
+use super::world::{Answer, Command, Fault, Node, Refusal, World, config, name};
 use disk::Disk;
 
 pub use cable::Cable;
@@ -110,11 +109,17 @@ pub struct ClientWorld<C: Cell> {
 
 impl<C: Cell> ClientWorld<C> {
     fn life(&self, node: Node) -> &Life<C::Connector> {
-        self.devices[node.0].life.as_ref().expect("the process runs")
+        self.devices[node.0]
+            .life
+            .as_ref()
+            .expect("the process runs")
     }
 
     fn life_mut(&mut self, node: Node) -> &mut Life<C::Connector> {
-        self.devices[node.0].life.as_mut().expect("the process runs")
+        self.devices[node.0]
+            .life
+            .as_mut()
+            .expect("the process runs")
     }
 
     async fn boot(&mut self, node: Node) {
@@ -131,7 +136,7 @@ impl<C: Cell> ClientWorld<C> {
         let client = Client::builder(identity)
             .store(disk.clone())
             .transport(cable.clone())
-            .config(Config::lan())
+            .config(config())
             .seed(seed)
             .wall_clock(self.wall)
             .open()
@@ -270,11 +275,19 @@ impl<C: Cell> World for ClientWorld<C> {
     }
 
     async fn presence(&mut self, node: Node, user: &UserId) -> Option<PresenceView> {
-        self.life(node).client.presence(user).await.expect("it runs")
+        self.life(node)
+            .client
+            .presence(user)
+            .await
+            .expect("it runs")
     }
 
     async fn listings(&mut self, node: Node, lobby: &LobbyName) -> Vec<GroupListing> {
-        self.life(node).client.listings(lobby).await.expect("it runs")
+        self.life(node)
+            .client
+            .listings(lobby)
+            .await
+            .expect("it runs")
     }
 }
 

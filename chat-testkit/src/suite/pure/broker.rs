@@ -126,7 +126,11 @@ impl<F: Flaw> PureWorld<F> {
             return;
         }
         let copies = if every(F::REPEATS) { 2 } else { 1 };
-        let late = if every(F::SHUFFLES) { LATE } else { Duration::ZERO };
+        let late = if every(F::SHUFFLES) {
+            LATE
+        } else {
+            Duration::ZERO
+        };
         if last {
             self.last_values
                 .insert(channel.clone(), (from, bytes.clone()));

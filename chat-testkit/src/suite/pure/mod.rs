@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chat_core::channel::{Channel, Class};
-use chat_core::config::Config;
 use chat_core::delivery::{Delivery, TimelineItem};
 use chat_core::effect::{Row, RowOp, Table};
 use chat_core::group::GroupView;
@@ -30,7 +29,7 @@ use chat_core::time::{Timestamp, UnixMillis};
 use chat_core::{Endpoint, Event, Identity, Output, PersistId, TransmitId, Will};
 
 use super::apply::apply;
-use super::world::{Answer, Command, Fault, Node, Refusal, World, name};
+use super::world::{Answer, Command, Fault, Node, Refusal, World, config, name};
 
 /// One way through the broker.
 const HOP: Duration = Duration::from_millis(3);

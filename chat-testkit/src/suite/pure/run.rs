@@ -31,7 +31,7 @@ impl<F: Flaw> PureWorld<F> {
         let mut seed = device.key;
         seed[31] = device.life as u8;
         let wall = UnixMillis(WALL + self.now.as_micros() / 1_000);
-        let mut endpoint = Endpoint::open(identity, Config::lan(), seed, rows, wall, self.now)
+        let mut endpoint = Endpoint::open(identity, config(), seed, rows, wall, self.now)
             .expect("its own rows open");
         endpoint.connect(self.now);
         device.process = Some(Process {

@@ -7,9 +7,7 @@ use chat_core::delivery::{Ack, FailReason};
 use chat_core::session::{CloseReason, Rejection, RequestError, SessionState};
 
 use crate::suite::stage::is_prompt;
-use crate::suite::{Command, Node, Refusal, Stage, World};
-
-const DAY: Duration = Duration::from_secs(86_400);
+use crate::suite::{Command, INVITE_TTL, Node, Refusal, Stage, World};
 
 fn told(reason: &str) -> Rejection {
     let reason = reason.to_owned();
@@ -56,10 +54,10 @@ pub async fn s2_what_was_said_in_a_session_that_never_was_fails<W: World>(s: &mu
     s.hears_nothing(alice).await;
 }
 
-/// Nobody answers for a week.
+/// Nobody answers.
 pub async fn s3_a_request_expires_on_both_sides<W: World>(s: &mut Stage<W>) {
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
-    s.patient(8 * DAY);
+    s.patient(2 * INVITE_TTL);
     let invite = s.requested(alice, bob).await;
     assert_eq!(s.closed(alice, bob).await, CloseReason::Expired);
     assert_eq!(s.withdrawn(bob, invite).await, CloseReason::Expired);
@@ -72,11 +70,11 @@ pub async fn s3_a_request_expires_on_both_sides<W: World>(s: &mut Stage<W>) {
 pub async fn s3_an_accept_after_the_time_opens_nothing<W: World>(s: &mut Stage<W>) {
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
     let invite = s.requested(alice, bob).await;
-    s.world.wait(7 * DAY - Duration::from_secs(60)).await;
+    s.world.wait(INVITE_TTL - Duration::from_secs(60)).await;
     s.cut(bob).await;
     s.ask(bob, Command::Accept(invite)).await;
     s.opened(bob, alice).await;
-    s.patient(DAY);
+    s.patient(INVITE_TTL);
     assert_eq!(s.closed(alice, bob).await, CloseReason::Expired);
     s.mend(bob).await;
     assert_eq!(s.closed(bob, alice).await, CloseReason::Expired);
@@ -85,7 +83,9 @@ pub async fn s3_an_accept_after_the_time_opens_nothing<W: World>(s: &mut Stage<W
 async fn story<W: World>(s: &mut Stage<W>, at: Node, about: Node) -> (SessionState, usize) {
     let other = s.user(about);
     s.hold(at).await;
-    let events = s.kept(at, |event| format!("{event:?}").contains(other.as_str()).then_some(()));
+    let events = s.kept(at, |event| {
+        format!("{event:?}").contains(other.as_str()).then_some(())
+    });
     (s.world.session(at, &other).await, events.len())
 }
 
@@ -118,10 +118,7 @@ pub async fn s4_a_told_rejection_gives_the_reason<W: World>(s: &mut Stage<W>) {
     let invite = s.requested(alice, bob).await;
     s.ask(bob, Command::Reject(invite, told("busy"))).await;
     let reason = "busy".to_owned();
-    assert_eq!(
-        s.closed(alice, bob).await,
-        CloseReason::Rejected { reason }
-    );
+    assert_eq!(s.closed(alice, bob).await, CloseReason::Rejected { reason });
     s.refused(bob, Command::Accept(invite)).await;
     s.refused(alice, Command::Cancel(invite)).await;
 }
@@ -135,10 +132,7 @@ pub async fn s4_a_told_rejection_waits_for_who_is_away<W: World>(s: &mut Stage<W
     s.world.wait(Duration::from_millis(100)).await;
     s.revive(alice).await;
     let reason = "no".to_owned();
-    assert_eq!(
-        s.closed(alice, bob).await,
-        CloseReason::Rejected { reason }
-    );
+    assert_eq!(s.closed(alice, bob).await, CloseReason::Rejected { reason });
 }
 
 /// One may block somebody whom one never met.
@@ -203,10 +197,7 @@ async fn cool_down<W: World>(s: &mut Stage<W>, from: Node, to: Node) {
     };
     let refusal = s.refused(from, command).await;
     assert!(
-        matches!(
-            refusal,
-            Refusal::Request(RequestError::CoolingDown { .. })
-        ),
+        matches!(refusal, Refusal::Request(RequestError::CoolingDown { .. })),
         "{refusal:?}"
     );
 }

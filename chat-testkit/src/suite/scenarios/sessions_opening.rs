@@ -5,9 +5,7 @@ use std::time::Duration;
 use chat_core::session::{CloseReason, Rejection, SessionState};
 
 use crate::suite::stage::is_prompt;
-use crate::suite::{Command, Fault, Stage, World};
-
-const DAY: Duration = Duration::from_secs(86_400);
+use crate::suite::{Command, Fault, INVITE_TTL, Stage, World};
 
 /// Both asked, so both consented: no second prompt, one conversation, one private channel.
 pub async fn s1_crossing_requests_open_one_session_without_a_prompt<W: World>(s: &mut Stage<W>) {
@@ -183,7 +181,8 @@ pub async fn s9_a_cancelled_request_is_never_shown_to_who_was_away<W: World>(s: 
     s.ask(alice, Command::Cancel(invite)).await;
     assert_eq!(s.closed(alice, bob).await, CloseReason::Cancelled);
     s.revive(bob).await;
-    s.never(bob, "a request that was taken back", is_prompt).await;
+    s.never(bob, "a request that was taken back", is_prompt)
+        .await;
 }
 
 /// The prompt comes back until it is answered.
@@ -197,7 +196,8 @@ pub async fn s9_an_unanswered_request_is_told_again_after_a_restart<W: World>(s:
     s.opened(alice, bob).await;
     s.kill(bob).await;
     s.revive(bob).await;
-    s.never(bob, "a prompt for what was answered", is_prompt).await;
+    s.never(bob, "a prompt for what was answered", is_prompt)
+        .await;
 }
 
 /// A request that lay in the mailbox for longer than it stands says nothing.
@@ -205,11 +205,11 @@ pub async fn s9_a_request_that_outlived_its_time_is_never_shown<W: World>(s: &mu
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
     s.stop(bob).await;
     s.request(alice, bob).await;
-    s.world.wait(DAY).await;
+    s.world.wait(INVITE_TTL / 2).await;
     s.stop(alice).await;
-    s.world.wait(8 * DAY).await;
+    s.world.wait(INVITE_TTL).await;
     s.revive(bob).await;
-    s.never(bob, "a request of last week", is_prompt).await;
+    s.never(bob, "a request of long ago", is_prompt).await;
 }
 
 /// The pair names the conversation, the request's secret names the channel.
@@ -243,7 +243,9 @@ pub async fn s10_a_message_on_the_way_through_the_old_channel_is_not_mixed_in<W:
     s.mend(bob).await;
     s.closed(bob, alice).await;
     let heard = s.kept(bob, |event| match event {
-        chat_core::Event::Delivery(chat_core::delivery::DeliveryEvent::Received(m)) => Some(m.clone()),
+        chat_core::Event::Delivery(chat_core::delivery::DeliveryEvent::Received(m)) => {
+            Some(m.clone())
+        }
         _ => None,
     });
     s.forget(bob);

@@ -13,7 +13,10 @@ use crate::suite::world::{Answer, Command, Node, World};
 impl<W: World> Stage<W> {
     /// A new group that `node` leads.
     pub async fn create(&mut self, node: Node, called: &str) -> GroupId {
-        match self.ask(node, Command::CreateGroup(group_name(called))).await {
+        match self
+            .ask(node, Command::CreateGroup(group_name(called)))
+            .await
+        {
             Answer::Group(group) => group,
             other => panic!("a group gave {other:?}"),
         }
@@ -128,15 +131,18 @@ impl<W: World> Stage<W> {
     /// Waits until `node` stands in `group` like that.
     pub async fn stands(&mut self, node: Node, group: GroupId, mine: Membership) {
         let what = format!("in which it is {mine:?}");
-        self.looks(node, group, &what, |view| view.mine == mine).await;
+        self.looks(node, group, &what, |view| view.mine == mine)
+            .await;
     }
 
     /// Waits until `node` knows that `leader` leads.
     pub async fn led_by(&mut self, node: Node, group: GroupId, leader: Node) {
         let who = self.user(leader);
         let what = format!("led by {who}");
-        self.looks(node, group, &what, |view| view.leader.as_ref() == Some(&who))
-            .await;
+        self.looks(node, group, &what, |view| {
+            view.leader.as_ref() == Some(&who)
+        })
+        .await;
     }
 }
 

@@ -71,7 +71,13 @@ impl<W: World> Stage<W> {
     }
 
     /// Sends numbered texts.
-    pub async fn say_all(&mut self, node: Node, conv: ConvId, who: &str, numbers: core::ops::Range<u32>) {
+    pub async fn say_all(
+        &mut self,
+        node: Node,
+        conv: ConvId,
+        who: &str,
+        numbers: core::ops::Range<u32>,
+    ) {
         for number in numbers {
             self.say(node, conv, &format!("{who} {number}")).await;
         }
@@ -135,7 +141,11 @@ impl<W: World> Stage<W> {
     }
 
     /// Asserts that `conv` shows the same messages in the same order on all `nodes`; returns them.
-    pub async fn same_screens(&mut self, nodes: &[Node], conv: ConvId) -> Vec<(MessageId, Content)> {
+    pub async fn same_screens(
+        &mut self,
+        nodes: &[Node],
+        conv: ConvId,
+    ) -> Vec<(MessageId, Content)> {
         let mut screens = Vec::new();
         for node in nodes {
             let items = self.world.timeline(*node, conv).await;
