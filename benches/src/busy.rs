@@ -130,13 +130,18 @@ impl Busy {
         (at, id)
     }
 
+    /// Lets go of what the last step wanted: that is no part of the next one.
+    pub fn clear(&mut self) {
+        self.drained.clear();
+    }
+
     /// How many frames the last step wanted sent.
     pub fn frames_out(&self) -> usize {
         self.drained.frames.len()
     }
 
     /// The acknowledgement of everything up to a sent message, as its receiver makes it.
-    pub fn ack(&self, (at, id): (usize, MessageId)) -> (Channel, Bytes) {
+    pub fn ack(&mut self, (at, id): (usize, MessageId)) -> (Channel, Bytes) {
         let ack = delivery::Ack {
             streams: BoundedVec::take_from([delivery::StreamAck {
                 device: id.stream.device.0,
@@ -149,6 +154,7 @@ impl Busy {
                 refused: BoundedVec::default(),
             }]),
         };
+        self.clear();
         let inbox = Channel::Inbox(self.alice.user().clone());
         let frame = self.lines[at].encode(&ack.into(), &inbox);
         (inbox, frame)
@@ -156,6 +162,7 @@ impl Busy {
 
     /// The next message of 64 bytes, in the next conversation, from its peer.
     pub fn text(&mut self) -> (Channel, Bytes) {
+        self.clear();
         let at = self.next();
         self.told += 1;
         let line = &mut self.lines[at];
@@ -179,7 +186,10 @@ impl Busy {
             body: BoundedBytes::try_from(body).expect("64 bytes fit"),
         };
         let line = &self.lines[at];
-        (line.channel.clone(), line.encode(&data.into(), &line.channel))
+        (
+            line.channel.clone(),
+            line.encode(&data.into(), &line.channel),
+        )
     }
 
     /// A frame arrives: the step from its bytes to the drained queue.
@@ -206,15 +216,20 @@ impl Busy {
                 self.alice.acknowledge(conv, message.pos, self.now);
             }
         }
-        self.drained.clear();
-        drain(&mut self.alice, self.now, &mut self.drained);
+        self.settle();
     }
 
     /// A quarter of a second passes: delayed acknowledgements leave.
     pub fn pass(&mut self) {
         self.now = self.now + Duration::from_millis(250);
         self.alice.handle_timeout(self.now);
+        self.settle();
+    }
+
+    /// Drains what nobody looks at.
+    fn settle(&mut self) {
         self.drained.clear();
         drain(&mut self.alice, self.now, &mut self.drained);
+        self.clear();
     }
 }

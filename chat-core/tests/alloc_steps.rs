@@ -1,6 +1,8 @@
 //! What one step of a whole endpoint allocates: from the input to the drained queue, signatures
 //! left out. The figures are pinned, so that a change shows; docs/performance.md lists them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,16 @@ use chat_core::sealer::Plain;
 use chat_core::session::SessionEvent;
 use chat_core::time::{Timestamp, UnixMillis};
 use chat_core::{Endpoint, Event, Identity, Output};
+
+/// Allocations per step, in the order of [`round`].
+const STEPS: [(&str, u64); 4] = [
+    ("send", 11),
+    ("receive", 17),
+    ("acknowledgement leaves", 3),
+    ("acknowledgement arrives", 12),
+];
+/// A beat that changes nothing: its signed bytes and the name in it.
+const BEAT: u64 = 2;
 
 #[derive(Debug)]
 struct NoCrypto(PublicKey);
@@ -173,8 +185,7 @@ fn round(pair: &mut Pair, n: u128) -> Option<[u64; 4]> {
         Event::Delivery(DeliveryEvent::Received(message)) => Some(message.pos),
         _ => None,
     });
-    pair.bob
-        .acknowledge(conv, told.expect("it was told"), now);
+    pair.bob.acknowledge(conv, told.expect("it was told"), now);
     drain(&mut pair.bob, now, &mut Out::default());
     let now = now + Duration::from_millis(250);
     pair.now = now;
@@ -202,19 +213,19 @@ fn a_message_costs_a_bounded_number_of_allocations() {
     let mut pair = Pair::open();
     pair.pass(Duration::from_secs(5));
     pair.settle();
-    // Maps and queues find their size first; then growth of a map's node is the only noise, so
-    // the least of many rounds is exact and the most is near.
+    // Maps and queues find their size first.
     for n in 0..100 {
         round(&mut pair, n);
     }
     let rounds: Vec<_> = (100..200).filter_map(|n| round(&mut pair, n)).collect();
     assert!(rounds.len() > 80);
-    let least = |i: usize| rounds.iter().map(|r| r[i]).min().unwrap();
-    let most = |i: usize| rounds.iter().map(|r| r[i]).max().unwrap();
-    let measured = [0, 1, 2, 3].map(least);
-    assert_eq!(measured, [0, 0, 0, 0], "send, receive, answer, ack");
-    for (i, least) in measured.into_iter().enumerate() {
-        assert!(most(i) <= least + 4, "step {i}: {} against {least}", most(i));
+    for (i, (step, pinned)) in STEPS.into_iter().enumerate() {
+        let least = rounds.iter().map(|r| r[i]).min().unwrap();
+        let most = rounds.iter().map(|r| r[i]).max().unwrap();
+        println!("{step}: {least} to {most}");
+        assert_eq!(least, pinned, "{step}");
+        // Now and then a map takes a new node.
+        assert!(most <= pinned + 4, "{step}: {most}");
     }
 }
 
@@ -241,5 +252,5 @@ fn a_beat_that_changes_nothing_costs_a_bounded_number_of_allocations() {
         }
     }
     // The first may be news.
-    assert_eq!(counts[1..].iter().max(), Some(&0));
+    assert_eq!(counts[1..].iter().max(), Some(&BEAT));
 }

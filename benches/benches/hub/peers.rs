@@ -81,7 +81,6 @@ async fn plain() {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "the callback's type is not ours")]
 async fn plain_connection(stream: TcpStream, queue: broadcast::Sender<Bytes>) {
     let config = WebSocketConfig::default()
         .read_buffer_size(4 * 1024)

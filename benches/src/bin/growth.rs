@@ -25,6 +25,7 @@ fn main() {
                 assert_eq!(busy.frames_out(), 1, "the message left");
                 let (inbox, ack) = busy.ack(sent);
                 busy.inbound(&inbox, &ack);
+                busy.clear();
             }
             "ack" => {
                 let sent = busy.send();
