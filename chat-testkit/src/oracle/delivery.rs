@@ -31,6 +31,37 @@ enum Fate {
     Refused,
 }
 
+/// What the oracle looks at in a received message.
+#[derive(Clone, Debug)]
+pub(super) struct Got {
+    pub id: MessageId,
+    pub from: UserId,
+    pub content: Content,
+    pub pos: u64,
+    pub redelivered: bool,
+}
+
+impl Got {
+    fn of(received: &Received) -> Self {
+        Self {
+            id: received.id,
+            from: received.from.clone(),
+            content: received.content.clone(),
+            pos: received.pos,
+            redelivered: received.redelivered,
+        }
+    }
+}
+
+impl Fate {
+    fn is_end(self) -> bool {
+        matches!(
+            self,
+            Self::Expired | Self::Cancelled | Self::Gone | Self::Refused
+        )
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Message {
     node: usize,
@@ -56,6 +87,7 @@ struct Place {
     inbox: Inbox,
     backup: Inbox,
     life: u64,
+    device: Option<DeviceId>,
     killed: bool,
     /// Its disk went back or away at this time: what came or went before is exempt from ID4.
     damaged: Option<u64>,
@@ -113,6 +145,7 @@ impl Delivery {
             Seen::Started => {
                 self.devices.insert(at.device, at.node);
                 self.places[at.node].life += 1;
+                self.places[at.node].device = Some(at.device);
             }
             Seen::BackedUp => {
                 self.places[at.node].backup = self.places[at.node].inbox.clone();
@@ -222,12 +255,19 @@ impl Delivery {
                     }
                 }
             }
-            DeliveryEvent::Received(received) => return self.received(at, received),
+            DeliveryEvent::Received(received) => return self.received(at, &Got::of(received)),
             DeliveryEvent::Gap { first, count, .. } => return self.gap(at, *first, *count),
-            DeliveryEvent::Progress { id, ack } if *ack >= Ack::Delivered => {
-                self.mark("oracle-delivered");
-                if let Some(message) = self.messages.get_mut(id) {
+            DeliveryEvent::Progress { id, ack } => {
+                let Some(message) = self.messages.get_mut(id) else {
+                    return Ok(());
+                };
+                if message.fate.is_end() && self.places[at.node].damaged.is_none() {
+                    let text = format!("{id:?} ended as {:?} and is told {ack:?}", message.fate);
+                    return Err(Violation::new("ladder", text));
+                }
+                if *ack >= Ack::Delivered {
                     message.fate = Fate::Delivered;
+                    self.mark("oracle-delivered");
                 }
             }
             DeliveryEvent::Failed { id, why } => {
@@ -247,6 +287,11 @@ impl Delivery {
                         let text = format!("{id:?} is told cancelled, nobody took it back");
                         return Err(Violation::new("Q3", text));
                     }
+                    let ended = message.fate == Fate::Delivered || message.fate.is_end();
+                    if ended && self.places[at.node].damaged.is_none() {
+                        let text = format!("{id:?} was {:?} and is told {why:?}", message.fate);
+                        return Err(Violation::new("ladder", text));
+                    }
                     message.fate = fate;
                 }
             }
@@ -256,7 +301,7 @@ impl Delivery {
         Ok(())
     }
 
-    fn received(&mut self, at: At<'_>, received: &Received) -> Verdict {
+    pub(super) fn received(&mut self, at: At<'_>, received: &Got) -> Verdict {
         self.mark("oracle-received");
         let (id, conv) = (received.id, received.id.stream.conv);
         let encoded = received.content.encode(conv);
@@ -297,7 +342,7 @@ impl Delivery {
     }
 
     /// A message that nobody sent, or by another, is a forgery (IG12).
-    fn is_real(&self, at: At<'_>, received: &Received) -> Verdict {
+    fn is_real(&self, at: At<'_>, received: &Got) -> Verdict {
         let id = received.id;
         let sender = self.devices.get(&id.stream.device).copied();
         let text = || {
@@ -333,7 +378,7 @@ impl Delivery {
         }
     }
 
-    fn gap(&mut self, at: At<'_>, first: MessageId, count: u64) -> Verdict {
+    pub(super) fn gap(&mut self, at: At<'_>, first: MessageId, count: u64) -> Verdict {
         self.mark("oracle-gap");
         let inbox = &mut self.places[at.node].inbox;
         let gap = (first, count);
@@ -373,7 +418,7 @@ impl Delivery {
                 if inbox.seen.contains_key(id) {
                     continue;
                 }
-                let covered = inbox.gaps.iter().any(|gap| covers(gap, id));
+                let covered = self.covered(receiver, id);
                 if covered && matches!(message.fate, Fate::Expired | Fate::Refused) {
                     continue;
                 }
@@ -401,6 +446,36 @@ impl Delivery {
         } else {
             Settled::Yes
         })
+    }
+
+    /// A gap names the message; or, since a gap at the end of a process life only counts what was
+    /// lost up to the next life, the gaps of that sender count at least what is missing.
+    fn covered(&self, receiver: usize, id: &MessageId) -> bool {
+        let inbox = &self.places[receiver].inbox;
+        let same = |other: &MessageId| {
+            other.stream.device == id.stream.device && other.stream.conv == id.stream.conv
+        };
+        if inbox.gaps.iter().any(|gap| covers(gap, id)) {
+            return true;
+        }
+        let counted: u64 = inbox
+            .gaps
+            .iter()
+            .filter(|gap| same(&gap.0))
+            .map(|gap| gap.1)
+            .sum();
+        let device = self.places[receiver].device;
+        let missing = self.messages.iter().filter(|(other, message)| {
+            let meant = message.to.iter().any(|(_, to)| Some(*to) == device);
+            same(other)
+                && meant
+                && !matches!(
+                    message.fate,
+                    Fate::Issued | Fate::TakenBack | Fate::Cancelled
+                )
+                && !inbox.seen.contains_key(*other)
+        });
+        missing.count() as u64 <= counted
     }
 
     /// The event that told its end may have died with a process; the gap speaks for it when its

@@ -9,7 +9,7 @@ use chat_core::config::PresenceConfig;
 use chat_core::event::Event;
 use chat_core::id::{DeviceId, UserId};
 use chat_core::link::LinkState;
-use chat_core::presence::{PresenceEvent, PresenceView, Status};
+use chat_core::presence::{PresenceEvent, Status};
 use chat_core::time::Timestamp;
 use chat_core::wire::{self, Body};
 
@@ -81,7 +81,7 @@ impl Presence {
             Seen::Started => drop(self.observers.insert(at.node, Observer::default())),
             Seen::Arrives(channel, bytes, live) => self.arrives(at, channel, bytes, live),
             Seen::Event(Event::Presence(PresenceEvent::Changed { user, view })) => {
-                return self.told(at, user, view);
+                return self.told(at, user, view.status);
             }
             Seen::Transmit(transmit)
                 if matches!(transmit.channel, Channel::Presence(_))
@@ -118,6 +118,9 @@ impl Presence {
             return;
         };
         let device = header.key.device();
+        if device == at.device {
+            return;
+        }
         let Ok(opened) = wire::open(header, channel, &self.verifier) else {
             return;
         };
@@ -161,7 +164,7 @@ impl Presence {
         }
     }
 
-    fn told(&mut self, at: At<'_>, user: &UserId, view: &PresenceView) -> Verdict {
+    pub(super) fn told(&mut self, at: At<'_>, user: &UserId, status: Status) -> Verdict {
         let records: Vec<Record> = self
             .observers
             .get(&at.node)
@@ -182,12 +185,12 @@ impl Presence {
         let told = |what: &str| {
             format!(
                 "node {} is told {user} is {:?}, but {what}: {records:?}",
-                at.node, view.status
+                at.node, status
             )
         };
-        match view.status {
+        match status {
             Status::Lost | Status::Left => {
-                let left = view.status == Status::Left;
+                let left = status == Status::Left;
                 self.mark(if left {
                     "oracle-told-left"
                 } else {

@@ -28,6 +28,8 @@ pub struct Sessions {
     blocked: BTreeMap<(usize, UserId), u64>,
     /// Consents taken back, with the time: a crash may undo that.
     withdrawn: Vec<(u64, usize, UserId)>,
+    /// Users by whom a user was refused or blocked at some time: the other side is never told.
+    shut_out: BTreeSet<(UserId, UserId)>,
     channels: BTreeMap<Channel, BTreeSet<UserId>>,
     damaged: BTreeSet<usize>,
     marks: BTreeMap<&'static str, u64>,
@@ -84,6 +86,9 @@ impl Sessions {
                     return;
                 };
                 self.disagree(at, &peer);
+                if *silent {
+                    self.shut_out.insert((me(), peer.clone()));
+                }
                 if *silent && !self.spoke.contains(&(at.node, peer.clone())) {
                     self.mark("oracle-silent-reject");
                     self.silent.insert((at.node, peer));
@@ -103,6 +108,7 @@ impl Sessions {
             Act::Block { peer } => {
                 self.mark("oracle-blocked");
                 self.disagree(at, peer);
+                self.shut_out.insert((me(), peer.clone()));
                 self.blocked.insert((at.node, peer.clone()), at.now);
             }
             Act::Unblock { peer } => {
@@ -116,6 +122,7 @@ impl Sessions {
     fn agree(&mut self, at: At<'_>, peer: &UserId) {
         self.consent.insert((at.node, peer.clone()));
         self.ever.insert((at.user.clone(), peer.clone()));
+        self.shut_out.remove(&(at.user.clone(), peer.clone()));
         self.speak(at, peer);
     }
 
@@ -231,13 +238,7 @@ impl Sessions {
     fn pair(&self, a: &View<'_>, b: &View<'_>, nodes: &[View<'_>]) -> Result<(), Violation> {
         let (me, you) = (a.at.user, b.at.user);
         let involved = |node: &&View<'_>| node.at.user == me || node.at.user == you;
-        let spoilt = |node: &View<'_>| {
-            let blocks = self
-                .blocked
-                .keys()
-                .any(|(by, whom)| *by == node.at.node && (whom == me || whom == you));
-            node.killed || self.damaged.contains(&node.at.node) || blocks
-        };
+        let spoilt = |node: &View<'_>| node.killed || self.damaged.contains(&node.at.node);
         if nodes.iter().filter(involved).any(spoilt) {
             return Ok(());
         }
@@ -248,6 +249,11 @@ impl Sessions {
         let (Some(x), Some(y)) = (a.endpoint, b.endpoint) else {
             return missing("a process is down");
         };
+        let shut_out =
+            |by: &UserId, whom: &UserId| self.shut_out.contains(&(by.clone(), whom.clone()));
+        if shut_out(me, you) || shut_out(you, me) {
+            return Ok(());
+        }
         let theirs = nodes.iter().filter(|node| node.at.user == you);
         match (x.session(you), y.session(me)) {
             (
