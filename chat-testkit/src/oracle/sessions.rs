@@ -28,8 +28,8 @@ pub struct Sessions {
     blocked: BTreeMap<(usize, UserId), u64>,
     /// Consents taken back, with the time: a crash may undo that.
     withdrawn: Vec<(u64, usize, UserId)>,
-    /// Users by whom a user was refused or blocked at some time: the other side is never told.
-    shut_out: BTreeSet<(UserId, UserId)>,
+    /// Devices on which a user was refused in silence or blocked: the other side is never told.
+    shut_out: BTreeSet<(usize, UserId)>,
     channels: BTreeMap<Channel, BTreeSet<UserId>>,
     damaged: BTreeSet<usize>,
     marks: BTreeMap<&'static str, u64>,
@@ -60,6 +60,7 @@ impl Sessions {
             Seen::Died => self.died(at),
             Seen::RolledBack | Seen::DiskLost => {
                 self.damaged.insert(at.node);
+                self.blocked.retain(|(node, _), _| *node != at.node);
             }
             _ => {}
         }
@@ -87,7 +88,7 @@ impl Sessions {
                 };
                 self.disagree(at, &peer);
                 if *silent {
-                    self.shut_out.insert((me(), peer.clone()));
+                    self.shut_out.insert((at.node, peer.clone()));
                 }
                 if *silent && !self.spoke.contains(&(at.node, peer.clone())) {
                     self.mark("oracle-silent-reject");
@@ -108,7 +109,7 @@ impl Sessions {
             Act::Block { peer } => {
                 self.mark("oracle-blocked");
                 self.disagree(at, peer);
-                self.shut_out.insert((me(), peer.clone()));
+                self.shut_out.insert((at.node, peer.clone()));
                 self.blocked.insert((at.node, peer.clone()), at.now);
             }
             Act::Unblock { peer } => {
@@ -122,7 +123,7 @@ impl Sessions {
     fn agree(&mut self, at: At<'_>, peer: &UserId) {
         self.consent.insert((at.node, peer.clone()));
         self.ever.insert((at.user.clone(), peer.clone()));
-        self.shut_out.remove(&(at.user.clone(), peer.clone()));
+        self.shut_out.remove(&(at.node, peer.clone()));
         self.speak(at, peer);
     }
 
@@ -250,8 +251,12 @@ impl Sessions {
             return missing("a process is down");
         };
         let shut_out =
-            |by: &UserId, whom: &UserId| self.shut_out.contains(&(by.clone(), whom.clone()));
-        if shut_out(me, you) || shut_out(you, me) {
+            |node: &View<'_>, whom: &UserId| self.shut_out.contains(&(node.at.node, whom.clone()));
+        if nodes
+            .iter()
+            .filter(involved)
+            .any(|node| shut_out(node, me) || shut_out(node, you))
+        {
             return Ok(());
         }
         let theirs = nodes.iter().filter(|node| node.at.user == you);

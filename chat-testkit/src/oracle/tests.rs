@@ -359,7 +359,7 @@ fn record(bench: &Bench, key: (u64, u64, u64), status: u8) -> Bytes {
         status,
         text: BoundedStr::truncated(""),
         ttl_ms: 75_000,
-        idle_s: 0,
+        idle_min: None,
     };
     let user = &bench.users[1];
     let channel = Channel::Presence(user.clone());

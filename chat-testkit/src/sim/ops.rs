@@ -147,6 +147,7 @@ impl World {
     }
 
     pub(super) fn act(&mut self, n: usize, act: &Act) {
+        self.note(&[15, n as u64], || format!("n{n} did {act:?}"));
         self.see(n, Seen::Act(act));
     }
 

@@ -144,6 +144,8 @@ impl World {
         world.push(PROBE, Happening::Probe);
         for node in 0..count {
             world.new_device(node);
+        }
+        for node in 0..count {
             world.start(node);
         }
         world
