@@ -71,7 +71,8 @@ impl Sessions {
         let me = || at.user.clone();
         match act {
             Act::Request { peer, invite } => {
-                self.invites.insert(*invite, (me(), peer.clone()));
+                // Asking whoever asked already is an answer, and has the first request's name.
+                self.invites.entry(*invite).or_insert((me(), peer.clone()));
                 if self.ever.contains(&(peer.clone(), me())) {
                     self.mark("oracle-glare");
                 }
