@@ -92,6 +92,7 @@ struct ConvRow {
     lives: Vec<(u64, u64, u64)>,
     last_roster: u64,
     displayed: (u64, u64),
+    ended: Vec<(u64, u64)>,
     notice: bool,
     hlc: u64,
     pos: u64,
@@ -109,6 +110,7 @@ pub(super) fn encode_conv(it: &Conv, hlc: Hlc) -> Vec<u8> {
             .collect(),
         last_roster: it.out.last_roster,
         displayed: (it.out.displayed.0.0, it.out.displayed.1),
+        ended: it.out.ended.iter().map(|at| (at.0.0, at.1)).collect(),
         notice: it.out.notice,
         hlc: hlc.0,
         pos: it.pos,
@@ -126,6 +128,7 @@ pub(super) fn restore_conv(row: &Row, it: &mut Conv) -> Result<Hlc, RestoreError
     }
     it.out.last_roster = stored.last_roster;
     it.out.displayed = (Epoch(stored.displayed.0), stored.displayed.1);
+    it.out.ended = stored.ended.iter().map(|at| (Epoch(at.0), at.1)).collect();
     it.out.notice = stored.notice;
     it.pos = stored.pos;
     it.shown = stored.shown.map(SortKey::from);

@@ -208,6 +208,13 @@ impl Endpoint {
             LinkState::Connected { .. } => {
                 mark("endpoint-connected");
                 for frame in core::mem::take(&mut self.parked) {
+                    // Whom we blocked meanwhile hears nothing of us (S5).
+                    let blocked = matches!(&frame.channel, Channel::Inbox(user)
+                        if self.sessions.is_blocked(user));
+                    if blocked {
+                        mark("endpoint-parked-for-the-blocked");
+                        continue;
+                    }
                     self.staged.push(Staged::Send(frame));
                 }
                 self.sessions.handle_up(now);

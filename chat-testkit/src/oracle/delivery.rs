@@ -485,6 +485,21 @@ impl Delivery {
         gone > 30_000_000 && self.marks.contains_key("oracle-expired")
     }
 
+    /// A newer epoch waits until the older one is drained (reliability 2.3): a member that never
+    /// comes back holds up everybody until the time to live is over.
+    fn waits_for_the_dead(&self, message: &Message, nodes: &[View<'_>]) -> bool {
+        let gone = |device: &DeviceId| {
+            !nodes
+                .iter()
+                .any(|node| node.at.device == *device && !node.killed)
+        };
+        self.messages.values().any(|earlier| {
+            earlier.node == message.node
+                && earlier.conv == message.conv
+                && earlier.to.iter().any(|(_, device)| gone(device))
+        })
+    }
+
     fn is_exempt(&self, message: &Message, receiver: usize, nodes: &[View<'_>]) -> bool {
         let (from, to) = (&self.places[message.node], &self.places[receiver]);
         if from.killed || to.killed {
@@ -509,7 +524,11 @@ impl Delivery {
             view.is_some_and(|view| matches!(view.mine, Membership::Member | Membership::Leader))
         };
         let group = message.conv.into();
-        out(me) || out(you) || !stays(a.group(group)) || !stays(b.group(group))
+        self.waits_for_the_dead(message, nodes)
+            || out(me)
+            || out(you)
+            || !stays(a.group(group))
+            || !stays(b.group(group))
     }
 }
 

@@ -235,6 +235,13 @@ impl Groups {
                 return Ok(Settled::Exempt);
             }
         }
+        // A leader that leaves waits for its successor, which may be gone.
+        let waits = views.iter().any(|(node, view)| {
+            view.mine == Membership::Leaving && leaders.contains(&node.at.device)
+        });
+        if waits && best.roster.iter().any(|member| !alive(member.device)) {
+            return Ok(Settled::Exempt);
+        }
         let reigning = views
             .iter()
             .filter(|(_, view)| view.mine == Membership::Leader)

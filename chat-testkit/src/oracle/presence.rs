@@ -35,6 +35,7 @@ struct Record {
 struct Observer {
     records: BTreeMap<(UserId, DeviceId), Record>,
     published: VecDeque<u64>,
+    down_at: Option<Timestamp>,
 }
 
 /// See the module.
@@ -80,6 +81,10 @@ impl Presence {
         match seen {
             Seen::Started => drop(self.observers.insert(at.node, Observer::default())),
             Seen::Arrives(channel, bytes, live) => self.arrives(at, channel, bytes, live),
+            Seen::Event(Event::Link(LinkState::CaughtUp)) => self.caught_up(at),
+            Seen::Event(Event::Link(LinkState::Disconnected { .. } | LinkState::Closed)) => {
+                self.observers.entry(at.node).or_default().down_at = Some(at.mono);
+            }
             Seen::Event(Event::Presence(PresenceEvent::Changed { user, view })) => {
                 return self.told(at, user, view.status);
             }
@@ -92,6 +97,16 @@ impl Presence {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The clocks of silence start anew with a connection, for what was heard over it.
+    fn caught_up(&mut self, at: At<'_>) {
+        let observer = self.observers.entry(at.node).or_default();
+        for record in observer.records.values_mut() {
+            if record.heard > observer.down_at {
+                record.heard = Some(at.mono);
+            }
+        }
     }
 
     /// IP5: at most one publish per debounce time, with room for beats and reconnects.

@@ -379,6 +379,34 @@ fn q12_reading_is_told_forward_only_and_when_all_have_read() {
 }
 
 #[test]
+fn an_end_is_final_and_is_never_told_displayed() {
+    let mut net = net(2);
+    net.down(0);
+    net.send(0, "0:1");
+    let cancelled = net.send(0, "0:2");
+    net.send(0, "0:3");
+    assert!(net.nodes[0].machine.cancel(&cancelled, net.now));
+    net.drain(0);
+    net.commit_all();
+    net.crash(0);
+    net.up(0);
+    net.settle();
+    let sort = net.nodes[1].events.iter().rev().find_map(|e| match e {
+        DeliveryEvent::Received(received) => Some(received.sort),
+        _ => None,
+    });
+    let now = net.now;
+    net.nodes[1].machine.mark_read(CONV, sort.unwrap(), now);
+    net.drain(1);
+    net.settle();
+    let shown = |e: &DeliveryEvent| matches!(e, DeliveryEvent::Progress { ack, .. } if *ack == Ack::Displayed);
+    assert_eq!(count(&net, 0, shown), 2);
+    let wrong =
+        |e: &DeliveryEvent| matches!(e, DeliveryEvent::Progress { id, .. } if *id == cancelled);
+    assert_eq!(count(&net, 0, wrong), 0);
+}
+
+#[test]
 fn q4_typing_is_throttled_and_lapses() {
     let mut net = net(2);
     for _ in 0..3 {
