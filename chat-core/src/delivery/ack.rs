@@ -134,7 +134,10 @@ impl Delivery {
     ) -> Option<frames::StreamAck> {
         let share_read = self.config.share_read;
         let window = self.window_for(conv, device);
-        let stream = self.convs.get_mut(&conv)?.streams.get_mut(&device)?;
+        let it = self.convs.get_mut(&conv)?;
+        // Whom we left or blocked meanwhile hears nothing more (S5).
+        it.route.as_ref()?;
+        let stream = it.streams.get_mut(&device)?;
         stream.answered = Some(now.mono);
         if window < WINDOW {
             mark("delivery-window-narrow");

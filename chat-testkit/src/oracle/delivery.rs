@@ -488,10 +488,11 @@ impl Delivery {
     /// A newer epoch waits until the older one is drained (reliability 2.3): a member that never
     /// comes back holds up everybody until the time to live is over.
     fn waits_for_the_dead(&self, message: &Message, nodes: &[View<'_>]) -> bool {
+        // Who was restored to a time before it was let in does not know what it owes.
         let gone = |device: &DeviceId| {
-            !nodes
-                .iter()
-                .any(|node| node.at.device == *device && !node.killed)
+            let alive = |node: &&View<'_>| node.at.device == *device && !node.killed;
+            let node = nodes.iter().find(alive);
+            node.is_none_or(|node| self.places[node.at.node].damaged.is_some())
         };
         self.messages.values().any(|earlier| {
             earlier.node == message.node

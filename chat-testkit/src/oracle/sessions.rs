@@ -87,7 +87,7 @@ impl Sessions {
                 let Some((peer, _)) = self.invites.get(invite).cloned() else {
                     return;
                 };
-                self.disagree(at, &peer);
+                // An answer to this request takes no earlier consent back.
                 if *silent {
                     self.shut_out.insert((at.node, peer.clone()));
                 }
@@ -124,7 +124,6 @@ impl Sessions {
     fn agree(&mut self, at: At<'_>, peer: &UserId) {
         self.consent.insert((at.node, peer.clone()));
         self.ever.insert((at.user.clone(), peer.clone()));
-        self.shut_out.remove(&(at.node, peer.clone()));
         self.speak(at, peer);
     }
 
@@ -194,6 +193,7 @@ impl Sessions {
                 self.mark("oracle-opened");
                 let users = self.channels.entry(channel.clone()).or_default();
                 users.extend([at.user.clone(), peer.clone()]);
+                self.shut_out.remove(&(at.node, peer.clone()));
                 if self.damaged.contains(&at.node) {
                     return Ok(());
                 }

@@ -261,6 +261,27 @@ fn s15_a_closed_conversation_fails_what_it_owes_and_opens_again_without_reuse() 
 }
 
 #[test]
+fn s5_reading_in_a_closed_conversation_is_told_to_nobody() {
+    let mut net = net(2);
+    net.send(0, "0:1");
+    net.settle();
+    let sort = net.nodes[1].events.iter().find_map(|e| match e {
+        DeliveryEvent::Received(received) => Some(received.sort),
+        _ => None,
+    });
+    let now = net.now;
+    net.nodes[1].machine.close(CONV, FailReason::Gone, now);
+    net.nodes[1].machine.mark_read(CONV, sort.unwrap(), now);
+    net.drain(1);
+    net.wire.clear();
+    for _ in 0..20 {
+        net.pass(Duration::from_millis(250));
+        net.commit_all();
+    }
+    assert!(net.wire.is_empty(), "{:?}", net.wire.first());
+}
+
+#[test]
 fn g10_who_left_is_not_waited_for() {
     let mut net = net(3);
     net.down(2);
