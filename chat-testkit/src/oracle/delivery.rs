@@ -11,6 +11,8 @@ use chat_core::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, UserId};
 use chat_core::session::SessionState;
 use chat_core::wire::{self, Body};
 
+use chat_core::Transmit;
+
 use super::{Act, At, Seen, Settled, Verdict, View, Violation};
 use crate::sim::{FakeVerifier, Ledger};
 
@@ -70,6 +72,8 @@ struct Message {
     at: u64,
     to: Vec<(UserId, DeviceId)>,
     fate: Fate,
+    /// The sender's process.
+    life: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -171,6 +175,9 @@ impl Delivery {
             Seen::Event(Event::Group(GroupEvent::Removed { .. })) => {
                 self.removed.insert(at.user.clone(), at.now);
             }
+            Seen::Sent(transmit) if wire::peek_kind(&transmit.bytes) == Some(DATA) => {
+                return self.sent(at, transmit);
+            }
             Seen::Arrives(channel, bytes, _) if wire::peek_kind(bytes) == Some(DATA) => {
                 if let Ok(header) = wire::header(bytes)
                     && let Ok(opened) = wire::open(header, channel, &self.verifier)
@@ -193,6 +200,33 @@ impl Delivery {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Reliability 2.4: what leaves was accepted, durably, before.
+    fn sent(&self, at: At<'_>, transmit: &Transmit) -> Verdict {
+        let opened = wire::header(&transmit.bytes)
+            .and_then(|header| wire::open(header, &transmit.channel, &self.verifier));
+        let Ok(Body::Data(data)) = opened.map(|opened| opened.body) else {
+            return Ok(());
+        };
+        let stream = StreamId {
+            conv: ConvId(data.conv),
+            device: at.device,
+            epoch: Epoch(data.epoch),
+        };
+        let id = MessageId {
+            stream,
+            seq: Seq(data.seq),
+        };
+        match self.messages.get(&id) {
+            Some(message)
+                if message.fate == Fate::Issued && message.life == self.places[at.node].life =>
+            {
+                let text = format!("node {} sends {id:?}, which is not durable", at.node);
+                Err(Violation::new("persist before publish", text))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// ID6: an id says one thing for ever.
@@ -225,6 +259,7 @@ impl Delivery {
                     at: at.now,
                     to: to.clone(),
                     fate: Fate::Issued,
+                    life: self.places[at.node].life,
                 };
                 self.messages.insert(*id, message);
             }

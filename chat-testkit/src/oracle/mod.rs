@@ -142,6 +142,8 @@ pub enum Seen<'a> {
     Act(&'a Act),
     /// The endpoint wants a frame sent (it may still wait for a batch).
     Transmit(&'a Transmit),
+    /// The frame leaves now.
+    Sent(&'a Transmit),
     /// The application was told.
     Event(&'a Event),
     /// A frame is handed to the endpoint.

@@ -216,6 +216,10 @@ impl Sessions {
                 let text = format!("node {} is shown a request of {peer}, blocked", at.node);
                 return Err(Violation::new("S5", text));
             }
+            SessionEvent::Requested { peer, invite, .. } if !self.invites.contains_key(invite) => {
+                let text = format!("node {} is shown a request that {peer} never made", at.node);
+                return Err(Violation::new("IG12", text));
+            }
             SessionEvent::Closed { .. } => self.mark("oracle-session-closed"),
             _ => {}
         }
