@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chat_core::channel::Channel;
 use chat_core::event::Event;
 use chat_core::id::{InviteId, UserId};
-use chat_core::session::{SessionEvent, SessionState};
+use chat_core::session::{CloseReason, SessionEvent, SessionState};
 use chat_core::{Transmit, wire};
 
 use super::{Act, At, Seen, Verdict, View, Violation};
@@ -30,6 +30,8 @@ pub struct Sessions {
     withdrawn: Vec<(u64, usize, UserId)>,
     /// Devices on which a user was refused in silence or blocked: the other side is never told.
     shut_out: BTreeSet<(usize, UserId)>,
+    /// Requests that were told cancelled.
+    cancelled: BTreeSet<(usize, InviteId)>,
     channels: BTreeMap<Channel, BTreeSet<UserId>>,
     damaged: BTreeSet<usize>,
     marks: BTreeMap<&'static str, u64>,
@@ -56,7 +58,8 @@ impl Sessions {
         match seen {
             Seen::Act(act) => self.act(at, act),
             Seen::Transmit(transmit) => return self.transmit(at, transmit),
-            Seen::Event(Event::Session(event)) => return self.told(at, event),
+            // What is told may have waited for a disk: consent is judged when it was decided.
+            Seen::Queued(Event::Session(event)) => return self.told(at, event),
             Seen::Died => self.died(at),
             Seen::RolledBack | Seen::DiskLost => {
                 self.damaged.insert(at.node);
@@ -147,6 +150,7 @@ impl Sessions {
                 self.withdrawn.push((when, node, peer));
             }
         }
+        self.cancelled.retain(|(node, _)| *node != at.node);
         self.blocked
             .retain(|(node, _), when| *node != at.node || at.now - *when > SOFT);
     }
@@ -219,6 +223,23 @@ impl Sessions {
             SessionEvent::Requested { peer, invite, .. } if !self.invites.contains_key(invite) => {
                 let text = format!("node {} is shown a request that {peer} never made", at.node);
                 return Err(Violation::new("IG12", text));
+            }
+            SessionEvent::Requested { invite, .. }
+                if self.cancelled.contains(&(at.node, *invite)) =>
+            {
+                let text = format!(
+                    "node {} is shown {invite:?} again after its cancel",
+                    at.node
+                );
+                return Err(Violation::new("S2", text));
+            }
+            SessionEvent::Withdrawn {
+                invite,
+                why: CloseReason::Cancelled,
+                ..
+            } => {
+                self.mark("oracle-request-cancelled");
+                self.cancelled.insert((at.node, *invite));
             }
             SessionEvent::Closed { .. } => self.mark("oracle-session-closed"),
             _ => {}

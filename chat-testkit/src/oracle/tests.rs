@@ -272,20 +272,20 @@ fn s1_a_session_without_consent_bites() {
     };
     oracle.see(bench.at(0, 1), Seen::Act(&request)).unwrap();
     assert_eq!(
-        rule(oracle.see(bench.at(0, 2), Seen::Event(&opened(&bench, 1)))),
+        rule(oracle.see(bench.at(0, 2), Seen::Queued(&opened(&bench, 1)))),
         "S1 consent"
     );
     oracle
         .see(bench.at(1, 2), Seen::Act(&Act::Accept { invite }))
         .unwrap();
     oracle
-        .see(bench.at(0, 3), Seen::Event(&opened(&bench, 1)))
+        .see(bench.at(0, 3), Seen::Queued(&opened(&bench, 1)))
         .unwrap();
     oracle
         .see(bench.at(0, 4), Seen::Act(&Act::Cancel { invite }))
         .unwrap();
     assert_eq!(
-        rule(oracle.see(bench.at(0, 5), Seen::Event(&opened(&bench, 1)))),
+        rule(oracle.see(bench.at(0, 5), Seen::Queued(&opened(&bench, 1)))),
         "S1 consent"
     );
 }
@@ -331,7 +331,7 @@ fn s5_a_word_to_the_blocked_bites() {
         .see(bench.at(1, 1), Seen::Act(&Act::Accept { invite }))
         .unwrap();
     oracle
-        .see(bench.at(0, 1), Seen::Event(&opened(&bench, 1)))
+        .see(bench.at(0, 1), Seen::Queued(&opened(&bench, 1)))
         .unwrap();
     oracle
         .see(
