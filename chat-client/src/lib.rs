@@ -15,3 +15,8 @@ pub mod transport;
 
 pub use api::*;
 pub use clock::{SystemWall, TokioWall, WallClock};
+
+/// The programs in the README are doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

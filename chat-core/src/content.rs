@@ -6,7 +6,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId};
-use crate::wire::to_vec;
 
 /// The longest text of a message, in bytes.
 pub const MAX_TEXT: usize = 32 * 1024;
@@ -118,7 +117,7 @@ impl Content {
                 epoch: id.stream.epoch.0,
                 seq: id.seq.0,
             };
-            Ok(to_vec(&wire))
+            Ok(postcard::to_stdvec(&wire).expect("wire types always serialise"))
         };
         let (kind, fallback, payload) = match self {
             Self::Text { text, reply_to } => (TEXT, text, reply(reply_to)?),
@@ -146,7 +145,7 @@ impl Content {
             fallback,
             payload: &payload,
         };
-        Ok(to_vec(&wire))
+        Ok(postcard::to_stdvec(&wire).expect("wire types always serialise"))
     }
 
     /// Decodes the body of a message of `conv`.

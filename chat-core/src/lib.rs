@@ -4,6 +4,12 @@
 //! what became durable, and the time; drain [`Endpoint::poll_output`]; call it again no later than
 //! [`Endpoint::poll_timeout`]. The same seed and the same inputs give the same outputs, byte for
 //! byte.
+//!
+//! The whole loop, in six steps:
+//!
+//! ```
+#![doc = include_str!("../examples/custom_loop.rs")]
+//! ```
 
 pub mod channel;
 pub mod config;

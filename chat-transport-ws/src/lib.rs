@@ -9,3 +9,8 @@ pub mod hub;
 pub mod proto;
 
 pub use client::{AddressError, CAPABILITIES, WsConnector};
+
+/// The program in the README is a doc test.
+#[cfg(all(doctest, feature = "hub"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

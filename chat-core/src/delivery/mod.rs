@@ -533,7 +533,7 @@ impl Delivery {
         timeline::key(conv, sort)
     }
 
-    /// Reads a row of [`Table::Timeline`](crate::effect::Table::Timeline).
+    /// Reads a row of [`Table::Timeline`].
     ///
     /// # Errors
     /// [`RestoreError`] when the row is damaged.

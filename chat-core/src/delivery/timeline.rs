@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::rows::{self, Run, StoredId};
+use super::rows::{self, StoredId};
 use super::types::{Ack, FailReason, Received, SortKey, Standing, TimelineItem};
 use crate::content::Content;
 use crate::effect::{RestoreError, Row};
@@ -14,24 +14,22 @@ use crate::hlc::Hlc;
 use crate::id::{ConvId, DeviceId, Epoch};
 
 #[derive(Serialize, Deserialize)]
-enum Item<'a> {
+enum Item {
     Received {
         id: StoredId,
-        from: &'a str,
+        from: String,
         pos: u64,
         flags: u8,
-        #[serde(borrow)]
-        body: Run<'a>,
+        body: Vec<u8>,
     },
     Sent {
         id: StoredId,
         ack: u8,
         failed: Option<Failed>,
-        #[serde(borrow)]
-        body: Run<'a>,
+        body: Vec<u8>,
     },
     Gap {
-        from: &'a str,
+        from: String,
         first: StoredId,
         count: u64,
     },
@@ -86,10 +84,10 @@ pub(super) fn encode_received(received: &Received, body: &[u8]) -> Vec<u8> {
     }
     rows::encode(&Item::Received {
         id: StoredId::of(&received.id),
-        from: received.from.as_str(),
+        from: received.from.as_str().to_owned(),
         pos: received.pos,
         flags,
-        body: Run(body),
+        body: body.to_vec(),
     })
 }
 
@@ -113,7 +111,7 @@ pub(super) fn encode_sent(
             FailReason::Gone => Failed::Gone,
             FailReason::Cancelled => Failed::Cancelled,
         }),
-        body: Run(body),
+        body: body.to_vec(),
     })
 }
 
@@ -123,7 +121,7 @@ pub(super) fn encode_gap(
     count: u64,
 ) -> Vec<u8> {
     rows::encode(&Item::Gap {
-        from: from.as_str(),
+        from: from.as_str().to_owned(),
         first: StoredId::of(first),
         count,
     })
@@ -133,7 +131,7 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
     let bad = || RestoreError::of(row);
     let (conv, sort) = parse_key(row).ok_or_else(bad)?;
     let content = |body: &[u8]| Content::decode(conv, body).map_err(|_| bad());
-    Ok(match rows::decode::<Item<'_>>(row)? {
+    Ok(match rows::decode::<Item>(row)? {
         Item::Received {
             id,
             from,
@@ -142,8 +140,8 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
             body,
         } => TimelineItem::Received(Received {
             id: id.within(conv),
-            from: rows::user(from, row)?,
-            content: content(body.0)?,
+            from: rows::user(&from, row)?,
+            content: content(&body)?,
             sort,
             pos,
             late: flags & LATE != 0,
@@ -162,7 +160,7 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
             body,
         } => TimelineItem::Sent {
             id: id.within(conv),
-            content: content(body.0)?,
+            content: content(&body)?,
             sort,
             ack: match ack {
                 0 => Ack::Queued,
@@ -182,7 +180,7 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
             }),
         },
         Item::Gap { from, first, count } => TimelineItem::Gap {
-            from: rows::user(from, row)?,
+            from: rows::user(&from, row)?,
             first: first.within(conv),
             count,
             sort,

@@ -9,7 +9,7 @@ use chat_core::config::PresenceConfig;
 use chat_core::event::Event;
 use chat_core::id::{DeviceId, UserId};
 use chat_core::link::LinkState;
-use chat_core::presence::{PresenceEvent, Status};
+use chat_core::presence::{PresenceEvent, PresenceView, Status};
 use chat_core::time::Timestamp;
 use chat_core::wire::{self, Body};
 
@@ -35,7 +35,6 @@ struct Record {
 struct Observer {
     records: BTreeMap<(UserId, DeviceId), Record>,
     published: VecDeque<u64>,
-    down_at: Option<Timestamp>,
 }
 
 /// See the module.
@@ -81,12 +80,8 @@ impl Presence {
         match seen {
             Seen::Started => drop(self.observers.insert(at.node, Observer::default())),
             Seen::Arrives(channel, bytes, live) => self.arrives(at, channel, bytes, live),
-            Seen::Event(Event::Link(LinkState::CaughtUp)) => self.caught_up(at),
-            Seen::Event(Event::Link(LinkState::Disconnected { .. } | LinkState::Closed)) => {
-                self.observers.entry(at.node).or_default().down_at = Some(at.mono);
-            }
             Seen::Event(Event::Presence(PresenceEvent::Changed { user, view })) => {
-                return self.told(at, user, view.status);
+                return self.told(at, user, view);
             }
             Seen::Transmit(transmit)
                 if matches!(transmit.channel, Channel::Presence(_))
@@ -97,16 +92,6 @@ impl Presence {
             _ => {}
         }
         Ok(())
-    }
-
-    /// The clocks of silence start anew with a connection, for what was heard over it.
-    fn caught_up(&mut self, at: At<'_>) {
-        let observer = self.observers.entry(at.node).or_default();
-        for record in observer.records.values_mut() {
-            if record.heard > observer.down_at {
-                record.heard = Some(at.mono);
-            }
-        }
     }
 
     /// IP5: at most one publish per debounce time, with room for beats and reconnects.
@@ -133,9 +118,6 @@ impl Presence {
             return;
         };
         let device = header.key.device();
-        if device == at.device {
-            return;
-        }
         let Ok(opened) = wire::open(header, channel, &self.verifier) else {
             return;
         };
@@ -153,7 +135,6 @@ impl Presence {
                 .records
                 .get(&slot)
                 .is_some_and(|known| (known.key.0, known.key.1) > (key.0, key.1));
-        let first = !observer.records.contains_key(&slot);
         let known = observer.records.entry(slot).or_insert(Record {
             key,
             status: record.status,
@@ -164,17 +145,15 @@ impl Presence {
         if live {
             known.heard = Some(at.mono);
         }
-        let newer = first || key > known.key;
         if key >= known.key {
+            let newer = key > known.key;
             known.key = key;
-            // A goodbye has the key of its connection's will, and wins.
-            if newer || known.status != LEFT {
-                known.status = record.status;
-            }
+            known.status = record.status;
             known.ttl_us = record.ttl_ms.saturating_mul(1_000);
-            if newer {
-                // A copy renews no lease.
-                known.live = live.then_some(at.mono);
+            if live {
+                known.live = Some(at.mono);
+            } else if newer {
+                known.live = None;
             }
         }
         if late_will {
@@ -182,7 +161,7 @@ impl Presence {
         }
     }
 
-    pub(super) fn told(&mut self, at: At<'_>, user: &UserId, status: Status) -> Verdict {
+    fn told(&mut self, at: At<'_>, user: &UserId, view: &PresenceView) -> Verdict {
         let records: Vec<Record> = self
             .observers
             .get(&at.node)
@@ -203,12 +182,12 @@ impl Presence {
         let told = |what: &str| {
             format!(
                 "node {} is told {user} is {:?}, but {what}: {records:?}",
-                at.node, status
+                at.node, view.status
             )
         };
-        match status {
+        match view.status {
             Status::Lost | Status::Left => {
-                let left = status == Status::Left;
+                let left = view.status == Status::Left;
                 self.mark(if left {
                     "oracle-told-left"
                 } else {
@@ -217,11 +196,7 @@ impl Presence {
                 if records.iter().any(surely) {
                     return Err(Violation::new("IP4", told("a device is there")));
                 }
-                // What the store remembers from an earlier process may be told as it was.
-                if left
-                    && !records.is_empty()
-                    && !records.iter().any(|record| record.status == LEFT)
-                {
+                if left && !records.iter().any(|record| record.status == LEFT) {
                     return Err(Violation::new("P5", told("nobody said goodbye")));
                 }
             }

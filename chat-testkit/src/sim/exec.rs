@@ -243,10 +243,8 @@ impl World {
             let Some(output) = endpoint.poll_output() else {
                 break;
             };
-            match &output {
-                Output::Transmit(transmit) => self.see(n, Seen::Transmit(transmit)),
-                Output::Event { event, .. } => self.see(n, Seen::Queued(event)),
-                _ => {}
+            if let Output::Transmit(transmit) = &output {
+                self.see(n, Seen::Transmit(transmit));
             }
             self.nodes[n].burst += 1;
             if self.nodes[n].burst > MAX_BURST {

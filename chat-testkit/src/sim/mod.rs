@@ -21,8 +21,6 @@ mod run;
 mod script;
 mod shrink;
 mod swarm;
-#[cfg(test)]
-mod tests;
 mod trace;
 mod world;
 
