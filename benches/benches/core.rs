@@ -6,13 +6,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use benches::{Crypto, Drained, Pair, drain, endpoint};
+use benches::{Busy, Crypto, Drained, Pair, drain};
 use bytes::{Bytes, BytesMut};
 use chat_core::content::Content;
-use chat_core::id::{ConvId, TxnId, UserId};
-use chat_core::session::SessionEvent;
-use chat_core::time::Timestamp;
-use chat_core::{Endpoint, Event};
+use chat_core::id::TxnId;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn txn(n: u64) -> TxnId {
@@ -23,104 +20,87 @@ fn txn(n: u64) -> TxnId {
 
 fn session(c: &mut Criterion) {
     let mut group = c.benchmark_group("session");
-    group.bench_function("request, accept, confirm", |b| {
-        b.iter_batched(
-            || {
-                (
-                    endpoint("alice", 1, Crypto::Off),
-                    endpoint("bob", 2, Crypto::Off),
-                )
+    for crypto in [Crypto::Off, Crypto::Real] {
+        group.bench_function(
+            format!("request, accept, confirm; signatures {crypto:?}"),
+            |b| {
+                b.iter_batched(
+                    || Pair::apart(crypto),
+                    |mut pair| {
+                        pair.negotiate();
+                        pair
+                    },
+                    BatchSize::SmallInput,
+                );
             },
-            |_| Pair::open(Crypto::Off),
-            BatchSize::SmallInput,
         );
-    });
+    }
     group.finish();
 }
 
-/// Alice with `n` open conversations.
-fn busy(n: u32) -> (Endpoint, Vec<ConvId>, Timestamp) {
-    let now = Timestamp::from_secs(2);
-    let mut alice = endpoint("alice", 1, Crypto::Off);
-    let mut bob = endpoint("bob", 2, Crypto::Off);
-    let mut drained = Drained::default();
-    drain(&mut alice, now, &mut drained);
-    drain(&mut bob, now, &mut drained);
-    let mut convs = Vec::new();
-    for i in 0..n {
-        // Each peer is a stranger that asks; its frames are bob's under another name.
-        let peer = peer(i);
-        let invite = ask(&mut alice, &peer, i, now);
-        convs.push(alice.accept(invite, now).expect("the request stands"));
-        drain(&mut alice, now, &mut Drained::default());
+/// How many conversations are open. Setting up the largest takes seconds, too long for a trial.
+fn sizes() -> &'static [u32] {
+    if benches::measuring() {
+        &[10, 1_000, 100_000]
+    } else {
+        &[10, 100]
     }
-    (alice, convs, now)
 }
 
-fn peer(i: u32) -> UserId {
-    UserId::new(&format!("peer-{i}")).expect("a valid name")
-}
-
-fn ask(alice: &mut Endpoint, peer: &UserId, i: u32, now: Timestamp) -> chat_core::id::InviteId {
-    use chat_core::channel::Channel;
-    use chat_core::identity::PublicKey;
-    use chat_core::wire::{self, BoundedStr, session::Request};
-    let mut key = [9; 32];
-    key[..4].copy_from_slice(&i.to_le_bytes());
-    let mut invite = [1; 16];
-    invite[..4].copy_from_slice(&i.to_le_bytes());
-    let body = Request {
-        invite,
-        secret: [2; 32],
-        to: BoundedStr::truncated("alice"),
-        note: BoundedStr::default(),
-        ttl_ms: 86_400_000,
-        sent_at: 1_800_000_000_000,
-    };
-    let channel = Channel::Inbox(alice.user().clone());
-    let signer = benches::NoCrypto(PublicKey(key));
-    let frame = wire::encode(&body.into(), peer, &channel, &signer).expect("it fits");
-    alice.handle_inbound(&channel, &frame, true, now);
-    let mut drained = Drained::default();
-    drain(alice, now, &mut drained);
-    drained
-        .events
-        .iter()
-        .find_map(|event| match event {
-            Event::Session(SessionEvent::Requested { invite, .. }) => Some(*invite),
-            _ => None,
-        })
-        .expect("the request is shown")
-}
-
-fn send(c: &mut Criterion) {
-    let mut group = c.benchmark_group("send");
-    for n in [10u32, 1_000, 100_000] {
-        let (mut alice, convs, now) = busy(n);
-        let mut i = 0u64;
+fn receive(c: &mut Criterion) {
+    let mut group = c.benchmark_group("receive");
+    for &n in sizes() {
+        let mut busy = Busy::open(n);
         group.bench_function(BenchmarkId::new("text 64 B, conversations", n), |b| {
             b.iter_custom(|rounds| {
                 let mut spent = Duration::ZERO;
                 for _ in 0..rounds {
-                    // Spread over the conversations, and never beyond a window: what piles up is
-                    // another bench.
-                    let conv = convs[(i % convs.len() as u64) as usize];
-                    i += 1;
-                    let content = Content::text("x".repeat(64));
+                    let (channel, frame) = busy.text();
                     let start = Instant::now();
-                    let id = alice.send(conv, txn(i), content, now);
-                    drain(&mut alice, now, &mut Drained::default());
+                    busy.inbound(&channel, &frame);
                     spent += start.elapsed();
-                    alice.cancel_send(&id.expect("open"), now);
-                    drain(&mut alice, now, &mut Drained::default());
-                    if alice.stats().outbox > 5_000 {
-                        // Acknowledging is measured elsewhere; start over.
-                        alice = busy(n).0;
-                    }
+                    assert_eq!(busy.told(), 1, "the message was told");
+                    busy.acknowledge();
+                    busy.pass();
                 }
                 spent
             });
         });
+        let again = busy.text();
+        busy.inbound(&again.0, &again.1);
+        group.bench_function(BenchmarkId::new("the same again, conversations", n), |b| {
+            b.iter(|| busy.inbound(black_box(&again.0), black_box(&again.1)));
+        });
+    }
+    group.finish();
+}
+
+fn send(c: &mut Criterion) {
+    let mut group = c.benchmark_group("send");
+    for &n in sizes() {
+        let mut busy = Busy::open(n);
+        // What was sent is acknowledged at once: the outbox stays as small as in a chat.
+        for time_ack in [false, true] {
+            let what = if time_ack { "ack" } else { "text 64 B" };
+            group.bench_function(BenchmarkId::new(format!("{what}, conversations"), n), |b| {
+                b.iter_custom(|rounds| {
+                    let mut spent = [Duration::ZERO; 2];
+                    for _ in 0..rounds {
+                        let start = Instant::now();
+                        let sent = busy.send();
+                        spent[0] += start.elapsed();
+                        assert_eq!(busy.frames_out(), 1, "the message left");
+                        let (inbox, ack) = busy.ack(sent);
+                        let start = Instant::now();
+                        busy.inbound(&inbox, &ack);
+                        spent[1] += start.elapsed();
+                        busy.clear();
+                    }
+                    assert_eq!(busy.alice.stats().outbox, 0, "all is acknowledged");
+                    spent[usize::from(time_ack)]
+                });
+            });
+        }
     }
     group.bench_function("yardstick: rumqttc state, QoS 1 out and its ack", |b| {
         use rumqttc::{MqttState, Packet, PubAck, Publish, QoS, Request};
@@ -171,7 +151,12 @@ fn cycle(c: &mut Criterion) {
 
 fn outbox(c: &mut Criterion) {
     let mut group = c.benchmark_group("outbox");
-    for n in [100u64, 1_000] {
+    let sizes: &[u64] = if benches::measuring() {
+        &[100, 1_000]
+    } else {
+        &[100]
+    };
+    for &n in sizes {
         group.throughput(Throughput::Elements(n));
         group.bench_function(BenchmarkId::new("replay after a reconnect", n), |b| {
             b.iter_batched(
@@ -398,6 +383,6 @@ fn events(
 criterion_group! {
     name = all;
     config = Criterion::default().sample_size(20);
-    targets = session, send, cycle, outbox
+    targets = session, send, receive, cycle, outbox
 }
 criterion_main!(all);

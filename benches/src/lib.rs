@@ -1,6 +1,10 @@
 //! What the benches share: endpoints joined in memory, with signatures real or left out (they are
 //! measured apart), and everything durable at once.
 
+mod busy;
+
+pub use busy::Busy;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +57,9 @@ pub fn config() -> Config {
     config.session.max_peers = 1_000_000;
     config.delivery.max_outbox = 1_000_000;
     config.delivery.retransmit_rate = 1_000_000;
+    config.budget.max_senders = 1_000_000;
+    config.budget.max_pins = 1_000_000;
+    config.presence.max_watched = 1_000_000;
     config
 }
 
@@ -87,6 +94,20 @@ pub struct Drained {
     pub events: Vec<Event>,
     /// Broker acknowledgements owed.
     pub transmits: Vec<chat_core::TransmitId>,
+}
+
+impl Drained {
+    /// Empty again, with the room it has.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+        self.events.clear();
+        self.transmits.clear();
+    }
+}
+
+/// True when criterion measures, false when it only tries each bench once (`cargo test`).
+pub fn measuring() -> bool {
+    std::env::args().any(|arg| arg == "--bench")
 }
 
 /// Drains `endpoint`; every row is durable at once, every channel subscribed at once.
@@ -133,6 +154,13 @@ pub struct Pair {
 impl Pair {
     /// Opens a session.
     pub fn open(crypto: Crypto) -> Self {
+        let mut pair = Self::apart(crypto);
+        pair.negotiate();
+        pair
+    }
+
+    /// Both connected, no session yet.
+    pub fn apart(crypto: Crypto) -> Self {
         let mut pair = Self {
             alice: endpoint("alice", 1, crypto),
             bob: endpoint("bob", 2, crypto),
@@ -140,12 +168,12 @@ impl Pair {
             now: Timestamp::from_secs(2),
             txn: 0,
         };
-        pair.negotiate();
+        pair.settle();
         pair
     }
 
-    fn negotiate(&mut self) {
-        self.settle();
+    /// Alice asks, Bob accepts, both know.
+    pub fn negotiate(&mut self) {
         let bob = self.bob.user().clone();
         self.alice
             .request(&bob, "", self.now)

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId};
+use crate::wire::to_vec;
 
 /// The longest text of a message, in bytes.
 pub const MAX_TEXT: usize = 32 * 1024;
@@ -117,7 +118,7 @@ impl Content {
                 epoch: id.stream.epoch.0,
                 seq: id.seq.0,
             };
-            Ok(postcard::to_stdvec(&wire).expect("wire types always serialise"))
+            Ok(to_vec(&wire))
         };
         let (kind, fallback, payload) = match self {
             Self::Text { text, reply_to } => (TEXT, text, reply(reply_to)?),
@@ -145,7 +146,7 @@ impl Content {
             fallback,
             payload: &payload,
         };
-        Ok(postcard::to_stdvec(&wire).expect("wire types always serialise"))
+        Ok(to_vec(&wire))
     }
 
     /// Decodes the body of a message of `conv`.

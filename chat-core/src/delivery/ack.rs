@@ -134,7 +134,10 @@ impl Delivery {
     ) -> Option<frames::StreamAck> {
         let share_read = self.config.share_read;
         let window = self.window_for(conv, device);
-        let stream = self.convs.get_mut(&conv)?.streams.get_mut(&device)?;
+        let it = self.convs.get_mut(&conv)?;
+        // Whom we left or blocked meanwhile hears nothing more (S5).
+        it.route.as_ref()?;
+        let stream = it.streams.get_mut(&device)?;
         stream.answered = Some(now.mono);
         if window < WINDOW {
             mark("delivery-window-narrow");
@@ -264,10 +267,16 @@ impl Delivery {
             return;
         }
         it.out.displayed = seen;
+        let above = it.out.ended.split_off(&(epoch, seen.1 + 1));
+        let ended = core::mem::replace(&mut it.out.ended, above);
         self.put_conv(conv);
         let from = if before.0 == epoch { before.1 } else { 0 };
         // A watermark covers what lies before it; the events name the latest of a long jump.
         for seq in from.max(seen.1.saturating_sub(WINDOW)) + 1..=seen.1 {
+            if ended.contains(&(epoch, seq)) {
+                mark("delivery-failed-before-displayed");
+                continue;
+            }
             let id = self.own_id(conv, (epoch, seq));
             let ack = Ack::Displayed;
             self.effects.emit_gated(DeliveryEvent::Progress { id, ack });
@@ -330,12 +339,14 @@ impl Delivery {
         mark("delivery-refused");
         entry.failed = true;
         let entry = entry.clone();
+        it.out.note_end(at);
         let why = FailReason::Refused {
             by: from.device,
             code,
         };
         self.put_sent(conv, at, &entry, Some(&why));
         self.put_outbox(conv, at, &entry);
+        self.put_conv(conv);
         let id = self.own_id(conv, at);
         self.effects.emit_gated(DeliveryEvent::Failed { id, why });
     }

@@ -23,6 +23,9 @@ use crate::time::{Timestamp, UnixMillis};
 use crate::wire::BoundedVec;
 use crate::wire::delivery::StreamAck;
 
+/// Failed messages remembered per conversation until what follows them was displayed.
+const MAX_ENDED: usize = 1_024;
+
 /// A message of ours within its conversation.
 pub(super) type At = (Epoch, u64);
 /// A recipient.
@@ -136,6 +139,9 @@ pub(super) struct Outbox {
     pub(super) rtt: Rtt,
     /// Everything up to here was seen by every recipient's user.
     pub(super) displayed: At,
+    /// Above it, what failed: an end is final, so those are never told displayed. At
+    /// [`MAX_ENDED`] the oldest goes.
+    pub(super) ended: BTreeSet<At>,
     /// Somebody may not know that something expired.
     pub(super) notice: bool,
     /// Hellos sent in a row that nobody answered.
@@ -425,6 +431,14 @@ impl Outbox {
         self.peers
             .values()
             .any(|peer| peer.contig < below_base && (peer.lags || peer.bits != 0))
+    }
+
+    /// Remembers that a message failed.
+    pub(super) fn note_end(&mut self, at: At) {
+        self.ended.insert(at);
+        if self.ended.len() > MAX_ENDED {
+            self.ended.pop_first();
+        }
     }
 
     /// Everything up to here of the active epoch was seen by every recipient's user.

@@ -4,8 +4,7 @@
 //! row that does not decode, or has bytes left over, is an error and never skipped.
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::inbox::{Held, Stream};
 use super::outbox::{At, Entry, Life};
@@ -16,15 +15,29 @@ use crate::hlc::Hlc;
 use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, TxnId, UserId};
 use crate::time::{Timestamp, UnixMillis};
 use crate::wire::delivery::Refusal;
+pub(super) use crate::wire::to_vec as encode;
 
-pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_stdvec(value).expect("row types always serialise")
-}
-
-pub(super) fn decode<T: DeserializeOwned>(row: &Row) -> Result<T, RestoreError> {
+pub(super) fn decode<'a, T: Deserialize<'a>>(row: &'a Row) -> Result<T, RestoreError> {
     match postcard::take_from_bytes(&row.value) {
         Ok((value, [])) => Ok(value),
         _ => Err(RestoreError::of(row)),
+    }
+}
+
+/// Bytes that are written and read as one run. serde takes `&[u8]` for a list of numbers and
+/// writes them one by one; what is stored is the same.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'a>(pub(super) &'a [u8]);
+
+impl Serialize for Run<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Run<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Self)
     }
 }
 
@@ -79,6 +92,7 @@ struct ConvRow {
     lives: Vec<(u64, u64, u64)>,
     last_roster: u64,
     displayed: (u64, u64),
+    ended: Vec<(u64, u64)>,
     notice: bool,
     hlc: u64,
     pos: u64,
@@ -96,6 +110,7 @@ pub(super) fn encode_conv(it: &Conv, hlc: Hlc) -> Vec<u8> {
             .collect(),
         last_roster: it.out.last_roster,
         displayed: (it.out.displayed.0.0, it.out.displayed.1),
+        ended: it.out.ended.iter().map(|at| (at.0.0, at.1)).collect(),
         notice: it.out.notice,
         hlc: hlc.0,
         pos: it.pos,
@@ -113,6 +128,7 @@ pub(super) fn restore_conv(row: &Row, it: &mut Conv) -> Result<Hlc, RestoreError
     }
     it.out.last_roster = stored.last_roster;
     it.out.displayed = (Epoch(stored.displayed.0), stored.displayed.1);
+    it.out.ended = stored.ended.iter().map(|at| (Epoch(at.0), at.1)).collect();
     it.out.notice = stored.notice;
     it.pos = stored.pos;
     it.shown = stored.shown.map(SortKey::from);
@@ -121,7 +137,7 @@ pub(super) fn restore_conv(row: &Row, it: &mut Conv) -> Result<Hlc, RestoreError
 }
 
 #[derive(Serialize, Deserialize)]
-struct OutboxRow {
+struct OutboxRow<'a> {
     txn: [u8; 16],
     hlc: u64,
     roster: u64,
@@ -129,7 +145,8 @@ struct OutboxRow {
     expires: u64,
     failed: bool,
     delivered: bool,
-    body: Vec<u8>,
+    #[serde(borrow)]
+    body: Run<'a>,
 }
 
 pub(super) fn encode_outbox(entry: &Entry) -> Vec<u8> {
@@ -141,21 +158,21 @@ pub(super) fn encode_outbox(entry: &Entry) -> Vec<u8> {
         expires: entry.expires.0,
         failed: entry.failed,
         delivered: entry.ack >= Ack::Delivered,
-        body: entry.body.to_vec(),
+        body: Run(&entry.body),
     })
 }
 
 pub(super) fn restore_outbox(row: &Row) -> Result<(ConvId, At, Entry), RestoreError> {
     let (conv, rest) = split_conv(row)?;
     let (epoch, seq) = two_u64(rest).ok_or_else(|| RestoreError::of(row))?;
-    let stored: OutboxRow = decode(row)?;
+    let stored: OutboxRow<'_> = decode(row)?;
     let entry = Entry {
         txn: TxnId(stored.txn),
         hlc: Hlc(stored.hlc),
         roster: stored.roster,
         prev_roster: stored.prev_roster,
         expires: UnixMillis(stored.expires),
-        body: stored.body.into(),
+        body: Bytes::copy_from_slice(stored.body.0),
         devices: 0,
         users: 0,
         sends: 0,
@@ -172,8 +189,8 @@ pub(super) fn restore_outbox(row: &Row) -> Result<(ConvId, At, Entry), RestoreEr
 }
 
 #[derive(Serialize, Deserialize)]
-struct StreamRow {
-    user: String,
+struct StreamRow<'a> {
+    user: &'a str,
     epoch: u64,
     sent_before: u64,
     contig: u64,
@@ -184,7 +201,7 @@ struct StreamRow {
 
 pub(super) fn encode_stream(stream: &Stream) -> Vec<u8> {
     encode(&StreamRow {
-        user: stream.user.as_str().to_owned(),
+        user: stream.user.as_str(),
         epoch: stream.epoch.0,
         sent_before: stream.sent_before,
         contig: stream.contig,
@@ -195,12 +212,13 @@ pub(super) fn encode_stream(stream: &Stream) -> Vec<u8> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct HeldRow {
+struct HeldRow<'a> {
     hlc: u64,
     expires: u64,
     former: bool,
     suspect: bool,
-    body: Option<Vec<u8>>,
+    #[serde(borrow)]
+    body: Option<Run<'a>>,
 }
 
 pub(super) fn encode_held(held: &Held) -> Vec<u8> {
@@ -209,7 +227,7 @@ pub(super) fn encode_held(held: &Held) -> Vec<u8> {
         expires: held.expires.0,
         former: held.former,
         suspect: held.suspect,
-        body: held.body.clone(),
+        body: held.body.as_deref().map(Run),
     })
 }
 
@@ -226,8 +244,8 @@ pub(super) fn restore_stream(row: &Row) -> Result<(ConvId, DeviceId, StreamItem)
         .ok_or_else(|| RestoreError::of(row))?;
     let device = DeviceId(*device);
     if rest.is_empty() {
-        let stored: StreamRow = decode(row)?;
-        let mut stream = Stream::new(user(&stored.user, row)?);
+        let stored: StreamRow<'_> = decode(row)?;
+        let mut stream = Stream::new(user(stored.user, row)?);
         stream.epoch = Epoch(stored.epoch);
         stream.sent_before = stored.sent_before;
         stream.contig = stored.contig;
@@ -241,13 +259,13 @@ pub(super) fn restore_stream(row: &Row) -> Result<(ConvId, DeviceId, StreamItem)
         return Ok((conv, device, StreamItem::State(stream)));
     }
     let (_, seq) = two_u64(rest).ok_or_else(|| RestoreError::of(row))?;
-    let stored: HeldRow = decode(row)?;
+    let stored: HeldRow<'_> = decode(row)?;
     let held = Held {
         hlc: Hlc(stored.hlc),
         expires: UnixMillis(stored.expires),
         former: stored.former,
         suspect: stored.suspect,
-        body: stored.body,
+        body: stored.body.map(|body| body.0.to_vec()),
     };
     Ok((conv, device, StreamItem::Held(seq, held)))
 }
@@ -283,15 +301,15 @@ pub(super) fn restore_txn(row: &Row) -> Result<(u64, TxnId, Txn), RestoreError> 
 #[derive(Serialize, Deserialize)]
 struct DeadRow<'a> {
     from: &'a str,
-    cause: String,
-    bytes: &'a [u8],
+    cause: &'a str,
+    bytes: Run<'a>,
 }
 
 pub(super) fn encode_dead(from: &UserId, cause: &str, bytes: &[u8]) -> Vec<u8> {
     encode(&DeadRow {
         from: from.as_str(),
-        cause: cause.to_owned(),
-        bytes,
+        cause,
+        bytes: Run(bytes),
     })
 }
 
@@ -344,16 +362,16 @@ pub(super) fn inbox_key(conv: ConvId, pos: u64) -> Bytes {
 
 /// An inbox row is a timeline row with its place in front: it is told again whole.
 pub(super) fn encode_inbox(sort: SortKey, item: &[u8]) -> Vec<u8> {
-    encode(&(Place::from(sort), item))
+    encode(&(Place::from(sort), Run(item)))
 }
 
 pub(super) fn restore_inbox(row: &Row) -> Result<(ConvId, u64, Row), RestoreError> {
     let (conv, pos) = inbox_of(row)?;
-    let (place, value): (Place, Vec<u8>) = decode(row)?;
+    let (place, value): (Place, Run<'_>) = decode(row)?;
     let item = Row {
         table: Table::Timeline,
         key: super::timeline::key(conv, &place.into()),
-        value: value.into(),
+        value: row.value.slice_ref(value.0),
     };
     Ok((conv, pos, item))
 }

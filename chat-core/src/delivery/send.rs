@@ -204,8 +204,10 @@ impl Delivery {
         let empty = entry.clone();
         self.outbox.1 -= whole.body.len();
         let why = FailReason::Cancelled;
+        self.conv_mut(conv).out.note_end(at);
         self.put_sent(conv, at, &whole, Some(&why));
         self.put_outbox(conv, at, &empty);
+        self.put_conv(conv);
         let id = *id;
         self.effects.emit_gated(DeliveryEvent::Failed { id, why });
         self.pump(conv, now);
@@ -311,6 +313,7 @@ impl Delivery {
         if entry.failed || entry.ack >= Ack::Delivered {
             return;
         }
+        self.conv_mut(conv).out.note_end(at);
         self.put_sent(conv, at, &entry, Some(why));
         let (id, why) = (self.own_id(conv, at), why.clone());
         self.effects.emit_gated(DeliveryEvent::Failed { id, why });

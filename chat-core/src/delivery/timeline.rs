@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::rows::{self, StoredId};
+use super::rows::{self, Run, StoredId};
 use super::types::{Ack, FailReason, Received, SortKey, Standing, TimelineItem};
 use crate::content::Content;
 use crate::effect::{RestoreError, Row};
@@ -14,22 +14,24 @@ use crate::hlc::Hlc;
 use crate::id::{ConvId, DeviceId, Epoch};
 
 #[derive(Serialize, Deserialize)]
-enum Item {
+enum Item<'a> {
     Received {
         id: StoredId,
-        from: String,
+        from: &'a str,
         pos: u64,
         flags: u8,
-        body: Vec<u8>,
+        #[serde(borrow)]
+        body: Run<'a>,
     },
     Sent {
         id: StoredId,
         ack: u8,
         failed: Option<Failed>,
-        body: Vec<u8>,
+        #[serde(borrow)]
+        body: Run<'a>,
     },
     Gap {
-        from: String,
+        from: &'a str,
         first: StoredId,
         count: u64,
     },
@@ -84,10 +86,10 @@ pub(super) fn encode_received(received: &Received, body: &[u8]) -> Vec<u8> {
     }
     rows::encode(&Item::Received {
         id: StoredId::of(&received.id),
-        from: received.from.as_str().to_owned(),
+        from: received.from.as_str(),
         pos: received.pos,
         flags,
-        body: body.to_vec(),
+        body: Run(body),
     })
 }
 
@@ -111,7 +113,7 @@ pub(super) fn encode_sent(
             FailReason::Gone => Failed::Gone,
             FailReason::Cancelled => Failed::Cancelled,
         }),
-        body: body.to_vec(),
+        body: Run(body),
     })
 }
 
@@ -121,7 +123,7 @@ pub(super) fn encode_gap(
     count: u64,
 ) -> Vec<u8> {
     rows::encode(&Item::Gap {
-        from: from.as_str().to_owned(),
+        from: from.as_str(),
         first: StoredId::of(first),
         count,
     })
@@ -131,7 +133,7 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
     let bad = || RestoreError::of(row);
     let (conv, sort) = parse_key(row).ok_or_else(bad)?;
     let content = |body: &[u8]| Content::decode(conv, body).map_err(|_| bad());
-    Ok(match rows::decode::<Item>(row)? {
+    Ok(match rows::decode::<Item<'_>>(row)? {
         Item::Received {
             id,
             from,
@@ -140,8 +142,8 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
             body,
         } => TimelineItem::Received(Received {
             id: id.within(conv),
-            from: rows::user(&from, row)?,
-            content: content(&body)?,
+            from: rows::user(from, row)?,
+            content: content(body.0)?,
             sort,
             pos,
             late: flags & LATE != 0,
@@ -160,7 +162,7 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
             body,
         } => TimelineItem::Sent {
             id: id.within(conv),
-            content: content(&body)?,
+            content: content(body.0)?,
             sort,
             ack: match ack {
                 0 => Ack::Queued,
@@ -180,7 +182,7 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
             }),
         },
         Item::Gap { from, first, count } => TimelineItem::Gap {
-            from: rows::user(&from, row)?,
+            from: rows::user(from, row)?,
             first: first.within(conv),
             count,
             sort,

@@ -41,7 +41,9 @@ impl Endpoint {
         // What is gated waits for this batch, or else for the last one that is still under way.
         let last = batch.or(self.next_persist.checked_sub(1).map(PersistId));
         let gate = last.filter(|id| self.durable.is_none_or(|durable| *id > durable));
-        for staged in core::mem::take(&mut self.staged) {
+        // Its room is kept for the next input.
+        let mut staged = core::mem::take(&mut self.staged);
+        for staged in staged.drain(..) {
             match staged {
                 Staged::Send(frame) => self.transmit(frame, gate),
                 Staged::Event { event, gated } => {
@@ -51,6 +53,7 @@ impl Endpoint {
                 Staged::Ready(output) => self.out.push_back(output),
             }
         }
+        self.staged = staged;
     }
 
     fn drain_once(&mut self, now: Now) -> bool {
@@ -205,6 +208,13 @@ impl Endpoint {
             LinkState::Connected { .. } => {
                 mark("endpoint-connected");
                 for frame in core::mem::take(&mut self.parked) {
+                    // Whom we blocked meanwhile hears nothing of us (S5).
+                    let blocked = matches!(&frame.channel, Channel::Inbox(user)
+                        if self.sessions.is_blocked(user));
+                    if blocked {
+                        mark("endpoint-parked-for-the-blocked");
+                        continue;
+                    }
                     self.staged.push(Staged::Send(frame));
                 }
                 self.sessions.handle_up(now);

@@ -427,6 +427,12 @@ impl Link {
 
     /// Nothing that was asked of this connection means anything to the next one.
     fn forget_connection(&mut self) {
+        if matches!(self.phase, Phase::Connecting { .. }) {
+            // The broker may have taken the attempt and begun a session of which we never heard:
+            // the next one resumes that, without our channels.
+            mark("link-attempt-of-unknown-fate");
+            self.held.clear();
+        }
         self.asked = DeadlineIndex::default();
         self.outputs.retain(|output| {
             !matches!(

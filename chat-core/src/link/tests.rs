@@ -118,6 +118,26 @@ fn s11_a_kept_session_needs_only_what_changed_while_away() {
 }
 
 #[test]
+fn s12_after_an_attempt_of_unknown_fate_a_resumed_session_is_not_trusted() {
+    let mut link = link(1);
+    link.subscribe(channel(1), at(0));
+    link.open(at(0));
+    link.handle_link(&up(false, true), at(10));
+    link.handle_link(&LinkEvent::Subscribed(channel(1)), at(20));
+    link.handle_link(&down(DownReason::Lost), at(30));
+    pause(&mut link, at(30));
+    link.handle_timeout(at(60_000));
+    // The broker restarted, took this attempt and began a session; its answer was lost.
+    link.handle_timeout(at(120_000));
+    assert!(matches!(link.state(), LinkState::Disconnected { .. }));
+    link.handle_timeout(at(300_000));
+    drain(&mut link);
+    link.handle_link(&up(true, true), at(300_010));
+    assert!(drain(&mut link).contains(&LinkOutput::Subscribe(channel(1))));
+    assert!(!link.is_up());
+}
+
+#[test]
 fn s11_what_had_an_unknown_fate_at_the_cut_is_asked_again_after_a_resume() {
     let mut link = link(1);
     link.subscribe(channel(1), at(0));

@@ -242,6 +242,11 @@ pub(super) fn encoded_len<T: Serialize>(body: &T) -> usize {
     postcard::serialize_with_flavor(body, Size::default()).expect("wire types always serialise")
 }
 
+/// Any of our serialised forms in one allocation of its exact size.
+pub(crate) fn to_vec<T: Serialize>(value: &T) -> Vec<u8> {
+    encode_body(value, Vec::with_capacity(encoded_len(value)))
+}
+
 pub(super) fn encode_body<T: Serialize>(body: &T, out: Vec<u8>) -> Vec<u8> {
     postcard::to_extend(body, out).expect("wire types always serialise")
 }

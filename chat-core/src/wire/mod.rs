@@ -20,6 +20,7 @@ pub mod presence;
 pub mod session;
 
 pub use bounded::{BoundedBytes, BoundedStr, BoundedVec, TooLarge};
+pub(crate) use frame::to_vec;
 pub use frame::{DecodeError, EncodeError, Header, Opened, encode, header, open, peek_kind};
 
 /// First bytes of every frame.

@@ -58,7 +58,11 @@ async fn run(options: Options) -> Result<(), Failure> {
         .allow_all()
         .store(options.state.join("hub.redb"))
         .bind(([127, 0, 0, 1], 0).into())
-        .await?;
+        .await
+        .map_err(|error| {
+            let state = options.state.display();
+            format!("{error}\nIs another demo running over {state}? Stop it, or give --state DIR.")
+        })?;
     let connector = WsConnector::new(&hub.url())?;
     let host = Arc::new(Host::new(&options.state, connector));
     let client = host.open(&UserId::new(BOT)?).await?;

@@ -294,3 +294,25 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
     hash.update(bytes);
     hash.finalize().into()
 }
+
+/// An entry of a leader that signs what it likes.
+#[cfg(test)]
+pub(super) fn forge(
+    signer: &dyn chat_core::identity::Signer,
+    device: DeviceId,
+    index: u8,
+    body: &[u8],
+) -> Vec<u8> {
+    let mut out = vec![9; 32];
+    out.extend([1, 1, 1, 1, 0]);
+    out.extend(device.0);
+    out.push(index);
+    out.extend([0; 32]);
+    out.extend([3, b'a', b'n', b'n']);
+    out.extend(signer.public_key().0);
+    out.extend([0, 9, body.len() as u8]);
+    out.extend(body);
+    let signature = signer.sign(&[DOMAIN, &out].concat());
+    out.extend(signature.0);
+    out
+}

@@ -11,6 +11,8 @@ use chat_core::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, UserId};
 use chat_core::session::SessionState;
 use chat_core::wire::{self, Body};
 
+use chat_core::Transmit;
+
 use super::{Act, At, Seen, Settled, Verdict, View, Violation};
 use crate::sim::{FakeVerifier, Ledger};
 
@@ -31,6 +33,37 @@ enum Fate {
     Refused,
 }
 
+/// What the oracle looks at in a received message.
+#[derive(Clone, Debug)]
+pub(super) struct Got {
+    pub id: MessageId,
+    pub from: UserId,
+    pub content: Content,
+    pub pos: u64,
+    pub redelivered: bool,
+}
+
+impl Got {
+    fn of(received: &Received) -> Self {
+        Self {
+            id: received.id,
+            from: received.from.clone(),
+            content: received.content.clone(),
+            pos: received.pos,
+            redelivered: received.redelivered,
+        }
+    }
+}
+
+impl Fate {
+    fn is_end(self) -> bool {
+        matches!(
+            self,
+            Self::Expired | Self::Cancelled | Self::Gone | Self::Refused
+        )
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Message {
     node: usize,
@@ -39,6 +72,8 @@ struct Message {
     at: u64,
     to: Vec<(UserId, DeviceId)>,
     fate: Fate,
+    /// The sender's process.
+    life: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -56,6 +91,7 @@ struct Place {
     inbox: Inbox,
     backup: Inbox,
     life: u64,
+    device: Option<DeviceId>,
     killed: bool,
     /// Its disk went back or away at this time: what came or went before is exempt from ID4.
     damaged: Option<u64>,
@@ -113,6 +149,7 @@ impl Delivery {
             Seen::Started => {
                 self.devices.insert(at.device, at.node);
                 self.places[at.node].life += 1;
+                self.places[at.node].device = Some(at.device);
             }
             Seen::BackedUp => {
                 self.places[at.node].backup = self.places[at.node].inbox.clone();
@@ -138,6 +175,9 @@ impl Delivery {
             Seen::Event(Event::Group(GroupEvent::Removed { .. })) => {
                 self.removed.insert(at.user.clone(), at.now);
             }
+            Seen::Sent(transmit) if wire::peek_kind(&transmit.bytes) == Some(DATA) => {
+                return self.sent(at, transmit);
+            }
             Seen::Arrives(channel, bytes, _) if wire::peek_kind(bytes) == Some(DATA) => {
                 if let Ok(header) = wire::header(bytes)
                     && let Ok(opened) = wire::open(header, channel, &self.verifier)
@@ -160,6 +200,33 @@ impl Delivery {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Reliability 2.4: what leaves was accepted, durably, before.
+    fn sent(&self, at: At<'_>, transmit: &Transmit) -> Verdict {
+        let opened = wire::header(&transmit.bytes)
+            .and_then(|header| wire::open(header, &transmit.channel, &self.verifier));
+        let Ok(Body::Data(data)) = opened.map(|opened| opened.body) else {
+            return Ok(());
+        };
+        let stream = StreamId {
+            conv: ConvId(data.conv),
+            device: at.device,
+            epoch: Epoch(data.epoch),
+        };
+        let id = MessageId {
+            stream,
+            seq: Seq(data.seq),
+        };
+        match self.messages.get(&id) {
+            Some(message)
+                if message.fate == Fate::Issued && message.life == self.places[at.node].life =>
+            {
+                let text = format!("node {} sends {id:?}, which is not durable", at.node);
+                Err(Violation::new("persist before publish", text))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// ID6: an id says one thing for ever.
@@ -192,6 +259,7 @@ impl Delivery {
                     at: at.now,
                     to: to.clone(),
                     fate: Fate::Issued,
+                    life: self.places[at.node].life,
                 };
                 self.messages.insert(*id, message);
             }
@@ -222,12 +290,19 @@ impl Delivery {
                     }
                 }
             }
-            DeliveryEvent::Received(received) => return self.received(at, received),
+            DeliveryEvent::Received(received) => return self.received(at, &Got::of(received)),
             DeliveryEvent::Gap { first, count, .. } => return self.gap(at, *first, *count),
-            DeliveryEvent::Progress { id, ack } if *ack >= Ack::Delivered => {
-                self.mark("oracle-delivered");
-                if let Some(message) = self.messages.get_mut(id) {
+            DeliveryEvent::Progress { id, ack } => {
+                let Some(message) = self.messages.get_mut(id) else {
+                    return Ok(());
+                };
+                if message.fate.is_end() && self.places[at.node].damaged.is_none() {
+                    let text = format!("{id:?} ended as {:?} and is told {ack:?}", message.fate);
+                    return Err(Violation::new("ladder", text));
+                }
+                if *ack >= Ack::Delivered {
                     message.fate = Fate::Delivered;
+                    self.mark("oracle-delivered");
                 }
             }
             DeliveryEvent::Failed { id, why } => {
@@ -247,6 +322,11 @@ impl Delivery {
                         let text = format!("{id:?} is told cancelled, nobody took it back");
                         return Err(Violation::new("Q3", text));
                     }
+                    let ended = message.fate == Fate::Delivered || message.fate.is_end();
+                    if ended && self.places[at.node].damaged.is_none() {
+                        let text = format!("{id:?} was {:?} and is told {why:?}", message.fate);
+                        return Err(Violation::new("ladder", text));
+                    }
                     message.fate = fate;
                 }
             }
@@ -256,7 +336,7 @@ impl Delivery {
         Ok(())
     }
 
-    fn received(&mut self, at: At<'_>, received: &Received) -> Verdict {
+    pub(super) fn received(&mut self, at: At<'_>, received: &Got) -> Verdict {
         self.mark("oracle-received");
         let (id, conv) = (received.id, received.id.stream.conv);
         let encoded = received.content.encode(conv);
@@ -297,7 +377,7 @@ impl Delivery {
     }
 
     /// A message that nobody sent, or by another, is a forgery (IG12).
-    fn is_real(&self, at: At<'_>, received: &Received) -> Verdict {
+    fn is_real(&self, at: At<'_>, received: &Got) -> Verdict {
         let id = received.id;
         let sender = self.devices.get(&id.stream.device).copied();
         let text = || {
@@ -333,7 +413,7 @@ impl Delivery {
         }
     }
 
-    fn gap(&mut self, at: At<'_>, first: MessageId, count: u64) -> Verdict {
+    pub(super) fn gap(&mut self, at: At<'_>, first: MessageId, count: u64) -> Verdict {
         self.mark("oracle-gap");
         let inbox = &mut self.places[at.node].inbox;
         let gap = (first, count);
@@ -373,7 +453,7 @@ impl Delivery {
                 if inbox.seen.contains_key(id) {
                     continue;
                 }
-                let covered = inbox.gaps.iter().any(|gap| covers(gap, id));
+                let covered = self.covered(receiver, id);
                 if covered && matches!(message.fate, Fate::Expired | Fate::Refused) {
                     continue;
                 }
@@ -403,11 +483,57 @@ impl Delivery {
         })
     }
 
+    /// A gap names the message; or, since a gap at the end of a process life only counts what was
+    /// lost up to the next life, the gaps of that sender count at least what is missing.
+    fn covered(&self, receiver: usize, id: &MessageId) -> bool {
+        let inbox = &self.places[receiver].inbox;
+        let same = |other: &MessageId| {
+            other.stream.device == id.stream.device && other.stream.conv == id.stream.conv
+        };
+        if inbox.gaps.iter().any(|gap| covers(gap, id)) {
+            return true;
+        }
+        let counted: u64 = inbox
+            .gaps
+            .iter()
+            .filter(|gap| same(&gap.0))
+            .map(|gap| gap.1)
+            .sum();
+        let device = self.places[receiver].device;
+        let missing = self.messages.iter().filter(|(other, message)| {
+            let meant = message.to.iter().any(|(_, to)| Some(*to) == device);
+            same(other)
+                && meant
+                && !matches!(
+                    message.fate,
+                    Fate::Issued | Fate::TakenBack | Fate::Cancelled
+                )
+                && !inbox.seen.contains_key(*other)
+        });
+        missing.count() as u64 <= counted
+    }
+
     /// The event that told its end may have died with a process; the gap speaks for it when its
     /// time has passed.
     fn short_lived(&self, nodes: &[View<'_>], message: &Message) -> bool {
         let gone = nodes[message.node].at.now.saturating_sub(message.at);
         gone > 30_000_000 && self.marks.contains_key("oracle-expired")
+    }
+
+    /// A newer epoch waits until the older one is drained (reliability 2.3): a member that never
+    /// comes back holds up everybody until the time to live is over.
+    fn waits_for_the_dead(&self, message: &Message, nodes: &[View<'_>]) -> bool {
+        // Who was restored to a time before it was let in does not know what it owes.
+        let gone = |device: &DeviceId| {
+            let alive = |node: &&View<'_>| node.at.device == *device && !node.killed;
+            let node = nodes.iter().find(alive);
+            node.is_none_or(|node| self.places[node.at.node].damaged.is_some())
+        };
+        self.messages.values().any(|earlier| {
+            earlier.node == message.node
+                && earlier.conv == message.conv
+                && earlier.to.iter().any(|(_, device)| gone(device))
+        })
     }
 
     fn is_exempt(&self, message: &Message, receiver: usize, nodes: &[View<'_>]) -> bool {
@@ -434,7 +560,11 @@ impl Delivery {
             view.is_some_and(|view| matches!(view.mine, Membership::Member | Membership::Leader))
         };
         let group = message.conv.into();
-        out(me) || out(you) || !stays(a.group(group)) || !stays(b.group(group))
+        self.waits_for_the_dead(message, nodes)
+            || out(me)
+            || out(you)
+            || !stays(a.group(group))
+            || !stays(b.group(group))
     }
 }
 

@@ -137,7 +137,9 @@ impl Groups {
             }
             *shown = head;
             let (first, other) = rosters.entry(head).or_insert_with(|| (n, view.clone()));
-            if (&other.roster, &other.leader) != (&view.roster, &view.leader) {
+            // Whoever is not in may not know who leads.
+            let leaders = other.leader.as_ref().zip(view.leader.as_ref());
+            if other.roster != view.roster || leaders.is_some_and(|(a, b)| a != b) {
                 let text = format!(
                     "at {head:?} node {first} sees {:?} and node {n} sees {:?}",
                     other.roster, view.roster
@@ -232,6 +234,13 @@ impl Groups {
             if heir.is_some_and(|heir| !alive(DeviceId(heir))) {
                 return Ok(Settled::Exempt);
             }
+        }
+        // A leader that leaves waits for its successor, which may be gone.
+        let waits = views.iter().any(|(node, view)| {
+            view.mine == Membership::Leaving && leaders.contains(&node.at.device)
+        });
+        if waits && best.roster.iter().any(|member| !alive(member.device)) {
+            return Ok(Settled::Exempt);
         }
         let reigning = views
             .iter()

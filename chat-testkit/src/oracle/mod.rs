@@ -142,6 +142,10 @@ pub enum Seen<'a> {
     Act(&'a Act),
     /// The endpoint wants a frame sent (it may still wait for a batch).
     Transmit(&'a Transmit),
+    /// The frame leaves now.
+    Sent(&'a Transmit),
+    /// The endpoint wants the application told (it may still wait for a batch).
+    Queued(&'a Event),
     /// The application was told.
     Event(&'a Event),
     /// A frame is handed to the endpoint.

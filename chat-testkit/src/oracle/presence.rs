@@ -9,7 +9,7 @@ use chat_core::config::PresenceConfig;
 use chat_core::event::Event;
 use chat_core::id::{DeviceId, UserId};
 use chat_core::link::LinkState;
-use chat_core::presence::{PresenceEvent, PresenceView, Status};
+use chat_core::presence::{PresenceEvent, Status};
 use chat_core::time::Timestamp;
 use chat_core::wire::{self, Body};
 
@@ -35,6 +35,7 @@ struct Record {
 struct Observer {
     records: BTreeMap<(UserId, DeviceId), Record>,
     published: VecDeque<u64>,
+    down_at: Option<Timestamp>,
 }
 
 /// See the module.
@@ -80,8 +81,12 @@ impl Presence {
         match seen {
             Seen::Started => drop(self.observers.insert(at.node, Observer::default())),
             Seen::Arrives(channel, bytes, live) => self.arrives(at, channel, bytes, live),
+            Seen::Event(Event::Link(LinkState::CaughtUp)) => self.caught_up(at),
+            Seen::Event(Event::Link(LinkState::Disconnected { .. } | LinkState::Closed)) => {
+                self.observers.entry(at.node).or_default().down_at = Some(at.mono);
+            }
             Seen::Event(Event::Presence(PresenceEvent::Changed { user, view })) => {
-                return self.told(at, user, view);
+                return self.told(at, user, view.status);
             }
             Seen::Transmit(transmit)
                 if matches!(transmit.channel, Channel::Presence(_))
@@ -92,6 +97,16 @@ impl Presence {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The clocks of silence start anew with a connection, for what was heard over it.
+    fn caught_up(&mut self, at: At<'_>) {
+        let observer = self.observers.entry(at.node).or_default();
+        for record in observer.records.values_mut() {
+            if record.heard > observer.down_at {
+                record.heard = Some(at.mono);
+            }
+        }
     }
 
     /// IP5: at most one publish per debounce time, with room for beats and reconnects.
@@ -118,6 +133,9 @@ impl Presence {
             return;
         };
         let device = header.key.device();
+        if device == at.device {
+            return;
+        }
         let Ok(opened) = wire::open(header, channel, &self.verifier) else {
             return;
         };
@@ -135,6 +153,7 @@ impl Presence {
                 .records
                 .get(&slot)
                 .is_some_and(|known| (known.key.0, known.key.1) > (key.0, key.1));
+        let first = !observer.records.contains_key(&slot);
         let known = observer.records.entry(slot).or_insert(Record {
             key,
             status: record.status,
@@ -145,15 +164,17 @@ impl Presence {
         if live {
             known.heard = Some(at.mono);
         }
+        let newer = first || key > known.key;
         if key >= known.key {
-            let newer = key > known.key;
             known.key = key;
-            known.status = record.status;
+            // A goodbye has the key of its connection's will, and wins.
+            if newer || known.status != LEFT {
+                known.status = record.status;
+            }
             known.ttl_us = record.ttl_ms.saturating_mul(1_000);
-            if live {
-                known.live = Some(at.mono);
-            } else if newer {
-                known.live = None;
+            if newer {
+                // A copy renews no lease.
+                known.live = live.then_some(at.mono);
             }
         }
         if late_will {
@@ -161,7 +182,7 @@ impl Presence {
         }
     }
 
-    fn told(&mut self, at: At<'_>, user: &UserId, view: &PresenceView) -> Verdict {
+    pub(super) fn told(&mut self, at: At<'_>, user: &UserId, status: Status) -> Verdict {
         let records: Vec<Record> = self
             .observers
             .get(&at.node)
@@ -182,12 +203,12 @@ impl Presence {
         let told = |what: &str| {
             format!(
                 "node {} is told {user} is {:?}, but {what}: {records:?}",
-                at.node, view.status
+                at.node, status
             )
         };
-        match view.status {
+        match status {
             Status::Lost | Status::Left => {
-                let left = view.status == Status::Left;
+                let left = status == Status::Left;
                 self.mark(if left {
                     "oracle-told-left"
                 } else {
@@ -196,7 +217,11 @@ impl Presence {
                 if records.iter().any(surely) {
                     return Err(Violation::new("IP4", told("a device is there")));
                 }
-                if left && !records.iter().any(|record| record.status == LEFT) {
+                // What the store remembers from an earlier process may be told as it was.
+                if left
+                    && !records.is_empty()
+                    && !records.iter().any(|record| record.status == LEFT)
+                {
                     return Err(Violation::new("P5", told("nobody said goodbye")));
                 }
             }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chat_core::channel::Channel;
 use chat_core::event::Event;
 use chat_core::id::{InviteId, UserId};
-use chat_core::session::{SessionEvent, SessionState};
+use chat_core::session::{CloseReason, SessionEvent, SessionState};
 use chat_core::{Transmit, wire};
 
 use super::{Act, At, Seen, Verdict, View, Violation};
@@ -28,6 +28,10 @@ pub struct Sessions {
     blocked: BTreeMap<(usize, UserId), u64>,
     /// Consents taken back, with the time: a crash may undo that.
     withdrawn: Vec<(u64, usize, UserId)>,
+    /// Devices on which a user was refused in silence or blocked: the other side is never told.
+    shut_out: BTreeSet<(usize, UserId)>,
+    /// Requests that were told cancelled.
+    cancelled: BTreeSet<(usize, InviteId)>,
     channels: BTreeMap<Channel, BTreeSet<UserId>>,
     damaged: BTreeSet<usize>,
     marks: BTreeMap<&'static str, u64>,
@@ -54,10 +58,12 @@ impl Sessions {
         match seen {
             Seen::Act(act) => self.act(at, act),
             Seen::Transmit(transmit) => return self.transmit(at, transmit),
-            Seen::Event(Event::Session(event)) => return self.told(at, event),
+            // What is told may have waited for a disk: consent is judged when it was decided.
+            Seen::Queued(Event::Session(event)) => return self.told(at, event),
             Seen::Died => self.died(at),
             Seen::RolledBack | Seen::DiskLost => {
                 self.damaged.insert(at.node);
+                self.blocked.retain(|(node, _), _| *node != at.node);
             }
             _ => {}
         }
@@ -68,7 +74,8 @@ impl Sessions {
         let me = || at.user.clone();
         match act {
             Act::Request { peer, invite } => {
-                self.invites.insert(*invite, (me(), peer.clone()));
+                // Asking whoever asked already is an answer, and has the first request's name.
+                self.invites.entry(*invite).or_insert((me(), peer.clone()));
                 if self.ever.contains(&(peer.clone(), me())) {
                     self.mark("oracle-glare");
                 }
@@ -83,7 +90,10 @@ impl Sessions {
                 let Some((peer, _)) = self.invites.get(invite).cloned() else {
                     return;
                 };
-                self.disagree(at, &peer);
+                // An answer to this request takes no earlier consent back.
+                if *silent {
+                    self.shut_out.insert((at.node, peer.clone()));
+                }
                 if *silent && !self.spoke.contains(&(at.node, peer.clone())) {
                     self.mark("oracle-silent-reject");
                     self.silent.insert((at.node, peer));
@@ -103,6 +113,7 @@ impl Sessions {
             Act::Block { peer } => {
                 self.mark("oracle-blocked");
                 self.disagree(at, peer);
+                self.shut_out.insert((at.node, peer.clone()));
                 self.blocked.insert((at.node, peer.clone()), at.now);
             }
             Act::Unblock { peer } => {
@@ -139,6 +150,7 @@ impl Sessions {
                 self.withdrawn.push((when, node, peer));
             }
         }
+        self.cancelled.retain(|(node, _)| *node != at.node);
         self.blocked
             .retain(|(node, _), when| *node != at.node || at.now - *when > SOFT);
     }
@@ -185,6 +197,7 @@ impl Sessions {
                 self.mark("oracle-opened");
                 let users = self.channels.entry(channel.clone()).or_default();
                 users.extend([at.user.clone(), peer.clone()]);
+                self.shut_out.remove(&(at.node, peer.clone()));
                 if self.damaged.contains(&at.node) {
                     return Ok(());
                 }
@@ -206,6 +219,27 @@ impl Sessions {
             {
                 let text = format!("node {} is shown a request of {peer}, blocked", at.node);
                 return Err(Violation::new("S5", text));
+            }
+            SessionEvent::Requested { peer, invite, .. } if !self.invites.contains_key(invite) => {
+                let text = format!("node {} is shown a request that {peer} never made", at.node);
+                return Err(Violation::new("IG12", text));
+            }
+            SessionEvent::Requested { invite, .. }
+                if self.cancelled.contains(&(at.node, *invite)) =>
+            {
+                let text = format!(
+                    "node {} is shown {invite:?} again after its cancel",
+                    at.node
+                );
+                return Err(Violation::new("S2", text));
+            }
+            SessionEvent::Withdrawn {
+                invite,
+                why: CloseReason::Cancelled,
+                ..
+            } => {
+                self.mark("oracle-request-cancelled");
+                self.cancelled.insert((at.node, *invite));
             }
             SessionEvent::Closed { .. } => self.mark("oracle-session-closed"),
             _ => {}
@@ -231,13 +265,7 @@ impl Sessions {
     fn pair(&self, a: &View<'_>, b: &View<'_>, nodes: &[View<'_>]) -> Result<(), Violation> {
         let (me, you) = (a.at.user, b.at.user);
         let involved = |node: &&View<'_>| node.at.user == me || node.at.user == you;
-        let spoilt = |node: &View<'_>| {
-            let blocks = self
-                .blocked
-                .keys()
-                .any(|(by, whom)| *by == node.at.node && (whom == me || whom == you));
-            node.killed || self.damaged.contains(&node.at.node) || blocks
-        };
+        let spoilt = |node: &View<'_>| node.killed || self.damaged.contains(&node.at.node);
         if nodes.iter().filter(involved).any(spoilt) {
             return Ok(());
         }
@@ -248,6 +276,15 @@ impl Sessions {
         let (Some(x), Some(y)) = (a.endpoint, b.endpoint) else {
             return missing("a process is down");
         };
+        let shut_out =
+            |node: &View<'_>, whom: &UserId| self.shut_out.contains(&(node.at.node, whom.clone()));
+        if nodes
+            .iter()
+            .filter(involved)
+            .any(|node| shut_out(node, me) || shut_out(node, you))
+        {
+            return Ok(());
+        }
         let theirs = nodes.iter().filter(|node| node.at.user == you);
         match (x.session(you), y.session(me)) {
             (

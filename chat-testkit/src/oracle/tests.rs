@@ -1,1 +1,434 @@
 //! Every oracle bites: each is fed a run that breaks its rule.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chat_core::channel::{Channel, Class, TopicId};
+use chat_core::config::Config;
+use chat_core::content::Content;
+use chat_core::delivery::{Ack, DeliveryEvent, FailReason, SortKey};
+use chat_core::event::Event;
+use chat_core::hlc::Hlc;
+use chat_core::id::{ConvId, DeviceId, Epoch, InviteId, MessageId, Seq, StreamId, UserId};
+use chat_core::identity::Signer as _;
+use chat_core::presence::Status;
+use chat_core::session::SessionEvent;
+use chat_core::time::Timestamp;
+use chat_core::wire::{self, BoundedStr};
+use chat_core::{Transmit, TransmitId};
+
+use super::delivery::Got;
+use super::{Act, Always, At, Delivery, Presence, Seen, Sessions, Verdict};
+use crate::sim::{FakeSigner, Ledger};
+
+struct Bench {
+    ledger: Arc<Ledger>,
+    users: Vec<UserId>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let users = ["ann", "bob"]
+            .map(|name| UserId::new(name).unwrap())
+            .to_vec();
+        Self {
+            ledger: Arc::default(),
+            users,
+        }
+    }
+
+    fn signer(&self, node: usize) -> FakeSigner {
+        FakeSigner::new(node as u64 + 1, self.ledger.clone())
+    }
+
+    fn at(&self, node: usize, seconds: u64) -> At<'_> {
+        At {
+            now: seconds * 1_000_000,
+            mono: Timestamp::from_secs(seconds),
+            node,
+            user: &self.users[node],
+            device: self.signer(node).public_key().device(),
+        }
+    }
+
+    fn conv(&self) -> ConvId {
+        ConvId::between(&self.users[0], &self.users[1])
+    }
+
+    fn id(&self, seq: u64) -> MessageId {
+        let device = self.signer(0).public_key().device();
+        let stream = StreamId {
+            conv: self.conv(),
+            device,
+            epoch: Epoch(1),
+        };
+        MessageId {
+            stream,
+            seq: Seq(seq),
+        }
+    }
+}
+
+fn rule(verdict: Verdict) -> &'static str {
+    verdict.expect_err("the oracle must bite").rule
+}
+
+/// A delivery oracle that saw message `seq` sent, with both processes running.
+fn delivery(bench: &Bench, seqs: &[u64]) -> Delivery {
+    let mut oracle = Delivery::new(2, bench.ledger.clone());
+    for node in 0..2 {
+        oracle.see(bench.at(node, 0), Seen::Started).unwrap();
+    }
+    for seq in seqs {
+        oracle
+            .see(bench.at(0, 1), Seen::Act(&send(bench, *seq)))
+            .unwrap();
+    }
+    oracle
+}
+
+fn send(bench: &Bench, seq: u64) -> Act {
+    let to = vec![(bench.users[1].clone(), bench.at(1, 0).device)];
+    Act::Send {
+        conv: bench.conv(),
+        id: bench.id(seq),
+        body: format!("m{seq}"),
+        to,
+    }
+}
+
+fn told(event: DeliveryEvent) -> Event {
+    Event::Delivery(event)
+}
+
+fn received(bench: &Bench, seq: u64, pos: u64, redelivered: bool) -> Got {
+    Got {
+        id: bench.id(seq),
+        from: bench.users[0].clone(),
+        content: Content::text(format!("m{seq}")),
+        pos,
+        redelivered,
+    }
+}
+
+#[test]
+fn id1_a_second_telling_bites() {
+    let bench = Bench::new();
+    let mut oracle = delivery(&bench, &[1]);
+    let at = bench.at(1, 2);
+    oracle.received(at, &received(&bench, 1, 1, false)).unwrap();
+    assert_eq!(
+        rule(oracle.received(at, &received(&bench, 1, 1, false))),
+        "ID1"
+    );
+    // In a later process it may be told again, at its old place.
+    oracle.see(at, Seen::Started).unwrap();
+    assert_eq!(
+        rule(oracle.received(at, &received(&bench, 1, 2, true))),
+        "ID1"
+    );
+    oracle.received(at, &received(&bench, 1, 1, true)).unwrap();
+}
+
+#[test]
+fn id2_a_wrong_order_bites() {
+    let bench = Bench::new();
+    let mut oracle = delivery(&bench, &[1, 2]);
+    oracle
+        .received(bench.at(1, 2), &received(&bench, 2, 1, false))
+        .unwrap();
+    assert_eq!(
+        rule(oracle.received(bench.at(1, 2), &received(&bench, 1, 2, false))),
+        "ID2"
+    );
+}
+
+#[test]
+fn id6_two_bodies_for_one_id_bite() {
+    let bench = Bench::new();
+    let mut oracle = delivery(&bench, &[1]);
+    assert_eq!(
+        rule(oracle.see(bench.at(0, 3), Seen::Act(&send(&bench, 1)))),
+        "ID6"
+    );
+    let mut other = received(&bench, 1, 1, false);
+    other.content = Content::text("forged");
+    assert_eq!(rule(oracle.received(bench.at(1, 3), &other)), "IG12");
+    assert_eq!(
+        rule(oracle.received(bench.at(1, 3), &received(&bench, 1, 1, false))),
+        "ID6"
+    );
+}
+
+#[test]
+fn id7_a_gap_that_is_none_bites() {
+    let bench = Bench::new();
+    let mut oracle = delivery(&bench, &[1, 2]);
+    oracle
+        .received(bench.at(1, 2), &received(&bench, 1, 1, false))
+        .unwrap();
+    oracle.gap(bench.at(1, 2), bench.id(2), 1).unwrap();
+    assert_eq!(
+        rule(oracle.received(bench.at(1, 2), &received(&bench, 2, 2, false))),
+        "ID7"
+    );
+    assert_eq!(rule(oracle.gap(bench.at(1, 2), bench.id(1), 1)), "ID7");
+}
+
+#[test]
+fn ig12_a_message_that_nobody_sent_bites() {
+    let bench = Bench::new();
+    let mut oracle = delivery(&bench, &[]);
+    assert_eq!(
+        rule(oracle.received(bench.at(1, 2), &received(&bench, 9, 1, false))),
+        "IG12"
+    );
+}
+
+#[test]
+fn an_end_is_final() {
+    let bench = Bench::new();
+    let mut oracle = delivery(&bench, &[1]);
+    let (id, at) = (bench.id(1), bench.at(0, 2));
+    let failed = told(DeliveryEvent::Failed {
+        id,
+        why: FailReason::Expired,
+    });
+    oracle.see(at, Seen::Event(&failed)).unwrap();
+    let progress = told(DeliveryEvent::Progress {
+        id,
+        ack: Ack::Displayed,
+    });
+    assert_eq!(rule(oracle.see(at, Seen::Event(&progress))), "ladder");
+    assert_eq!(rule(oracle.see(at, Seen::Event(&failed))), "ladder");
+}
+
+#[test]
+fn id4_a_missing_message_bites() {
+    let bench = Bench::new();
+    let mut oracle = delivery(&bench, &[1]);
+    let device = bench.at(0, 0).device;
+    let sort = SortKey {
+        hlc: Hlc(1),
+        device,
+        epoch: Epoch(1),
+        seq: 1,
+    };
+    let txn = chat_core::id::TxnId([0; 16]);
+    let accepted = told(DeliveryEvent::Accepted {
+        id: bench.id(1),
+        txn,
+        sort,
+    });
+    oracle.see(bench.at(0, 2), Seen::Event(&accepted)).unwrap();
+    let view = |node| super::View {
+        at: bench.at(node, 100),
+        endpoint: None,
+        killed: false,
+        paused: false,
+    };
+    let missing = oracle
+        .settled(&[view(0), view(1)])
+        .expect_err("the oracle must bite");
+    assert_eq!(missing.rule, "ID4");
+    oracle
+        .received(bench.at(1, 3), &received(&bench, 1, 1, false))
+        .unwrap();
+    assert!(oracle.settled(&[view(0), view(1)]).is_ok());
+    oracle.see(bench.at(1, 4), Seen::Killed).unwrap();
+}
+
+fn transmit(channel: Channel, kind: u8) -> Transmit {
+    Transmit {
+        id: TransmitId(1),
+        channel,
+        bytes: Bytes::from(vec![wire::MAGIC[0], wire::MAGIC[1], wire::VERSION, kind]),
+        class: Class::Durable,
+        ttl: None,
+        last_value: false,
+        dedup: None,
+        after: None,
+    }
+}
+
+fn opened(bench: &Bench, peer: usize) -> Event {
+    Event::Session(SessionEvent::Opened {
+        peer: bench.users[peer].clone(),
+        conv: bench.conv(),
+        channel: Channel::Conv(TopicId([7; 16])),
+        devices: Vec::new(),
+        ours: true,
+    })
+}
+
+#[test]
+fn s1_a_session_without_consent_bites() {
+    let bench = Bench::new();
+    let mut oracle = Sessions::default();
+    let invite = InviteId([1; 16]);
+    let request = Act::Request {
+        peer: bench.users[1].clone(),
+        invite,
+    };
+    oracle.see(bench.at(0, 1), Seen::Act(&request)).unwrap();
+    assert_eq!(
+        rule(oracle.see(bench.at(0, 2), Seen::Queued(&opened(&bench, 1)))),
+        "S1 consent"
+    );
+    oracle
+        .see(bench.at(1, 2), Seen::Act(&Act::Accept { invite }))
+        .unwrap();
+    oracle
+        .see(bench.at(0, 3), Seen::Queued(&opened(&bench, 1)))
+        .unwrap();
+    oracle
+        .see(bench.at(0, 4), Seen::Act(&Act::Cancel { invite }))
+        .unwrap();
+    assert_eq!(
+        rule(oracle.see(bench.at(0, 5), Seen::Queued(&opened(&bench, 1)))),
+        "S1 consent"
+    );
+}
+
+#[test]
+fn s4_a_word_after_a_silent_no_bites() {
+    let bench = Bench::new();
+    let mut oracle = Sessions::default();
+    let invite = InviteId([1; 16]);
+    let request = Act::Request {
+        peer: bench.users[1].clone(),
+        invite,
+    };
+    oracle.see(bench.at(0, 1), Seen::Act(&request)).unwrap();
+    oracle
+        .see(
+            bench.at(1, 2),
+            Seen::Act(&Act::Reject {
+                invite,
+                silent: true,
+            }),
+        )
+        .unwrap();
+    let word = transmit(Channel::Inbox(bench.users[0].clone()), 0x13);
+    assert_eq!(
+        rule(oracle.see(bench.at(1, 3), Seen::Transmit(&word))),
+        "S4"
+    );
+}
+
+#[test]
+fn s5_a_word_to_the_blocked_bites() {
+    let bench = Bench::new();
+    let mut oracle = Sessions::default();
+    let peer = bench.users[1].clone();
+    let invite = InviteId([1; 16]);
+    let request = Act::Request {
+        peer: peer.clone(),
+        invite,
+    };
+    oracle.see(bench.at(0, 1), Seen::Act(&request)).unwrap();
+    oracle
+        .see(bench.at(1, 1), Seen::Act(&Act::Accept { invite }))
+        .unwrap();
+    oracle
+        .see(bench.at(0, 1), Seen::Queued(&opened(&bench, 1)))
+        .unwrap();
+    oracle
+        .see(
+            bench.at(0, 1),
+            Seen::Act(&Act::Block { peer: peer.clone() }),
+        )
+        .unwrap();
+    let word = transmit(Channel::Inbox(peer), 0x21);
+    assert_eq!(
+        rule(oracle.see(bench.at(0, 3), Seen::Transmit(&word))),
+        "S5"
+    );
+    let data = transmit(Channel::Conv(TopicId([7; 16])), 0x20);
+    assert_eq!(
+        rule(oracle.see(bench.at(0, 3), Seen::Transmit(&data))),
+        "S5"
+    );
+}
+
+fn record(bench: &Bench, key: (u64, u64, u64), status: u8) -> Bytes {
+    let body = wire::presence::Presence {
+        incarnation: key.0,
+        conn: key.1,
+        seq: key.2,
+        status,
+        text: BoundedStr::truncated(""),
+        ttl_ms: 75_000,
+        idle_min: None,
+    };
+    let user = &bench.users[1];
+    let channel = Channel::Presence(user.clone());
+    wire::encode(&body.into(), user, &channel, &bench.signer(1)).unwrap()
+}
+
+#[test]
+fn ip3_ip4_a_lie_about_presence_bites() {
+    let bench = Bench::new();
+    let mut oracle = Presence::new(&Config::default().presence, bench.ledger.clone());
+    let channel = Channel::Presence(bench.users[1].clone());
+    let peer = &bench.users[1];
+    assert_eq!(
+        rule(oracle.told(bench.at(0, 1), peer, Status::Active)),
+        "IP3"
+    );
+    let live = record(&bench, (5, 2, 1), 1);
+    oracle
+        .see(bench.at(0, 2), Seen::Arrives(&channel, &live, true))
+        .unwrap();
+    oracle.told(bench.at(0, 2), peer, Status::Active).unwrap();
+    // The will of the connection before must change nothing.
+    let will = record(&bench, (5, 1, u64::MAX), 6);
+    oracle
+        .see(bench.at(0, 3), Seen::Arrives(&channel, &will, true))
+        .unwrap();
+    assert_eq!(
+        rule(oracle.told(bench.at(0, 20), peer, Status::Lost)),
+        "IP4"
+    );
+    oracle.told(bench.at(0, 100), peer, Status::Lost).unwrap();
+    assert_eq!(
+        rule(oracle.told(bench.at(0, 100), peer, Status::Left)),
+        "P5"
+    );
+}
+
+#[test]
+fn ip5_a_storm_of_presence_bites() {
+    let bench = Bench::new();
+    let mut oracle = Presence::new(&Config::default().presence, bench.ledger.clone());
+    let storm = transmit(Channel::Presence(bench.users[0].clone()), 0x30);
+    let verdicts: Vec<_> = (0..20)
+        .map(|_| oracle.see(bench.at(0, 1), Seen::Transmit(&storm)))
+        .collect();
+    assert_eq!(rule(verdicts.into_iter().collect()), "IP5");
+}
+
+#[test]
+fn ig11_an_outbox_beyond_its_bound_bites() {
+    let oracle = Always::new(&Config::default());
+    oracle.outbox(0, 10_000).unwrap();
+    assert_eq!(rule(oracle.outbox(0, 10_001)), "IG11");
+}
+
+#[test]
+fn ig1_two_entries_in_one_place_bite() {
+    let bench = Bench::new();
+    let mut log = super::chain::Log::new(bench.ledger.clone());
+    let signer = bench.signer(0);
+    let device: DeviceId = signer.public_key().device();
+    let one = super::chain::forge(&signer, device, 7, b"\x06rename");
+    let two = super::chain::forge(&signer, device, 7, b"\x06RENAME");
+    log.add(&one).unwrap();
+    log.add(&one).unwrap();
+    assert_eq!(rule(log.add(&two)), "IG1");
+    // What its key holder did not sign says nothing (IG12).
+    let mut torn = super::chain::forge(&signer, device, 8, b"\x06rename");
+    torn[0] ^= 1;
+    log.add(&torn).unwrap();
+    assert_eq!(log.len(), 1);
+}

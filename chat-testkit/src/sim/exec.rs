@@ -243,8 +243,10 @@ impl World {
             let Some(output) = endpoint.poll_output() else {
                 break;
             };
-            if let Output::Transmit(transmit) = &output {
-                self.see(n, Seen::Transmit(transmit));
+            match &output {
+                Output::Transmit(transmit) => self.see(n, Seen::Transmit(transmit)),
+                Output::Event { event, .. } => self.see(n, Seen::Queued(event)),
+                _ => {}
             }
             self.nodes[n].burst += 1;
             if self.nodes[n].burst > MAX_BURST {

@@ -21,6 +21,8 @@ mod run;
 mod script;
 mod shrink;
 mod swarm;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod world;
 

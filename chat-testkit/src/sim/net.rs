@@ -4,12 +4,16 @@
 use std::rc::Rc;
 
 use chat_core::Transmit;
-use chat_core::channel::Class;
+use chat_core::channel::{Channel, Class};
 use chat_core::link::DownReason;
+use chat_core::session::SessionState;
+use chat_core::wire::{self, BoundedStr};
 
 use super::broker::{Frame, Target};
+use super::crypto::FakeSigner;
 use super::event::{Happening, Input, ToBroker};
 use super::world::{MS, World};
+use crate::oracle::Seen;
 
 impl World {
     pub(super) fn transmit(&mut self, n: usize, transmit: Transmit) {
@@ -23,6 +27,7 @@ impl World {
                 super::trace::frame(&transmit.channel, &transmit.bytes)
             )
         });
+        self.see(n, Seen::Sent(&transmit));
         if !self.nodes[n].up {
             self.push_input(now, n, Input::Acked(None, id, false));
             return;
@@ -311,9 +316,12 @@ impl World {
         if self.recent.is_empty() {
             return;
         }
+        if pick % 4 == 3 {
+            return self.impersonate(n, pick);
+        }
         let frame = self.recent[(pick >> 16) as usize % self.recent.len()].clone();
         let mut forged = Frame::clone(&frame);
-        match pick % 3 {
+        match pick % 4 {
             0 => self.mark("sim-replayed"),
             1 => {
                 let mut bytes = frame.bytes.to_vec();
@@ -333,5 +341,47 @@ impl World {
         }
         // Only what the endpoint could have got: a channel that it listens to.
         self.push_input(self.now, n, Input::Forged(Rc::new(forged)));
+    }
+
+    /// Somebody signs with a key of its own in the name of a user whom `n` knows.
+    fn impersonate(&mut self, n: usize, pick: u64) {
+        let victim = self.nodes[(pick >> 16) as usize % self.nodes.len()]
+            .user
+            .clone();
+        let knows = self.nodes[n].endpoint.as_ref().is_some_and(|endpoint| {
+            matches!(endpoint.session(&victim), SessionState::Active { .. })
+        });
+        if !knows || !self.nodes[n].up {
+            return;
+        }
+        self.mark("sim-impersonated");
+        let me = self.nodes[n].user.clone();
+        let body = wire::session::Request {
+            invite: pick
+                .to_le_bytes()
+                .repeat(2)
+                .try_into()
+                .expect("twice 8 bytes are 16"),
+            secret: [7; 32],
+            to: BoundedStr::truncated(me.as_str()),
+            note: BoundedStr::truncated("it is me"),
+            ttl_ms: 86_400_000,
+            sent_at: self.nodes[n].clock.wall(self.now).0,
+        };
+        let channel = Channel::Inbox(me);
+        let signer = FakeSigner::new(u64::MAX - pick % 1_000, self.ledger.clone());
+        let Ok(bytes) = wire::encode(&body.into(), &victim, &channel, &signer) else {
+            return;
+        };
+        let frame = Frame {
+            channel,
+            bytes,
+            durable: true,
+            retain: false,
+            expires: u64::MAX,
+            from: n,
+            dedup: None,
+        };
+        self.push_input(self.now, n, Input::Forged(Rc::new(frame)));
     }
 }

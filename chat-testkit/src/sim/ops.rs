@@ -34,6 +34,8 @@ impl World {
                     self.see(node, Seen::Killed);
                 }
             }
+            // A process that is not there cannot stand still.
+            Op::Pause { node, .. } if self.nodes[node].endpoint.is_none() => {}
             Op::Pause { node, ms } => {
                 let until = now + ms * MS;
                 self.nodes[node].paused_until = until;
@@ -145,6 +147,7 @@ impl World {
     }
 
     pub(super) fn act(&mut self, n: usize, act: &Act) {
+        self.note(&[15, n as u64], || format!("n{n} did {act:?}"));
         self.see(n, Seen::Act(act));
     }
 

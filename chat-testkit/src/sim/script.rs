@@ -177,7 +177,12 @@ fn faults(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
     });
     each(swarm.wall_steps, draw, &mut |draw, node| Op::StepWall {
         node,
-        by: draw.pick(&[-3_600_000, -5_000, 700, 90_000, 86_400_000]),
+        // A clock set back by an hour makes a cool-down last an hour longer, which nobody waits for.
+        by: if swarm.suite == Suite::Sessions {
+            draw.pick(&[-5_000, 700, 90_000, 86_400_000])
+        } else {
+            draw.pick(&[-3_600_000, -5_000, 700, 90_000, 86_400_000])
+        },
     });
     each(swarm.cuts, draw, &mut |draw, node| {
         let (up, down) = draw.pick(&[(true, true), (true, false), (false, true)]);
@@ -228,6 +233,13 @@ fn work(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
             Suite::Groups => group(swarm, draw, node, other),
         };
         script.push((at, op));
+        if let Op::Request { node, user } = op
+            && swarm.feature(1)
+            && draw.chance(400)
+        {
+            // Soon enough to cross the answer (S2).
+            script.push((at + draw.range(50, 3_000), Op::Cancel { node, user }));
+        }
     }
 }
 

@@ -223,8 +223,9 @@ impl Swarm {
         if self.small_outbox {
             config.delivery.max_outbox = 8;
         }
-        if self.suite == Suite::Sessions && self.feature(20) {
-            config.session.invite_ttl = Duration::from_secs(if self.lan { 10 } else { 60 });
+        // Longer than any outage: what is given up while one is away cannot be agreed upon.
+        if self.suite == Suite::Sessions && self.wall_steps == 0 && self.feature(20) {
+            config.session.invite_ttl = Duration::from_secs(if self.lan { 60 } else { 300 });
         }
         config
     }

@@ -261,6 +261,27 @@ fn s15_a_closed_conversation_fails_what_it_owes_and_opens_again_without_reuse() 
 }
 
 #[test]
+fn s5_reading_in_a_closed_conversation_is_told_to_nobody() {
+    let mut net = net(2);
+    net.send(0, "0:1");
+    net.settle();
+    let sort = net.nodes[1].events.iter().find_map(|e| match e {
+        DeliveryEvent::Received(received) => Some(received.sort),
+        _ => None,
+    });
+    let now = net.now;
+    net.nodes[1].machine.close(CONV, FailReason::Gone, now);
+    net.nodes[1].machine.mark_read(CONV, sort.unwrap(), now);
+    net.drain(1);
+    net.wire.clear();
+    for _ in 0..20 {
+        net.pass(Duration::from_millis(250));
+        net.commit_all();
+    }
+    assert!(net.wire.is_empty(), "{:?}", net.wire.first());
+}
+
+#[test]
 fn g10_who_left_is_not_waited_for() {
     let mut net = net(3);
     net.down(2);
@@ -376,6 +397,34 @@ fn q12_reading_is_told_forward_only_and_when_all_have_read() {
     assert_eq!(net.nodes[0].machine.displayed_up_to(CONV), seen);
     net.crash(0);
     assert_eq!(net.nodes[0].machine.displayed_up_to(CONV), seen);
+}
+
+#[test]
+fn an_end_is_final_and_is_never_told_displayed() {
+    let mut net = net(2);
+    net.down(0);
+    net.send(0, "0:1");
+    let cancelled = net.send(0, "0:2");
+    net.send(0, "0:3");
+    assert!(net.nodes[0].machine.cancel(&cancelled, net.now));
+    net.drain(0);
+    net.commit_all();
+    net.crash(0);
+    net.up(0);
+    net.settle();
+    let sort = net.nodes[1].events.iter().rev().find_map(|e| match e {
+        DeliveryEvent::Received(received) => Some(received.sort),
+        _ => None,
+    });
+    let now = net.now;
+    net.nodes[1].machine.mark_read(CONV, sort.unwrap(), now);
+    net.drain(1);
+    net.settle();
+    let shown = |e: &DeliveryEvent| matches!(e, DeliveryEvent::Progress { ack, .. } if *ack == Ack::Displayed);
+    assert_eq!(count(&net, 0, shown), 2);
+    let wrong =
+        |e: &DeliveryEvent| matches!(e, DeliveryEvent::Progress { id, .. } if *id == cancelled);
+    assert_eq!(count(&net, 0, wrong), 0);
 }
 
 #[test]

@@ -1,0 +1,58 @@
+//! The simulator itself: the same seed gives the same run, and a handful of seeds per suite hold.
+
+use super::{BUGS, REQUIRED_MARKS, Suite, Swarm, expand, run, run_script};
+
+#[test]
+fn the_same_seed_gives_the_same_trace_byte_for_byte() {
+    for suite in Suite::ALL {
+        let (first, second) = (run(suite, 7, true), run(suite, 7, true));
+        assert!(first.steps > 100, "{suite:?} does something");
+        assert_eq!(first.trace, second.trace);
+        assert_eq!(first.digest, second.digest);
+        let other = run(suite, 8, false);
+        assert_ne!(first.digest, other.digest);
+    }
+}
+
+#[test]
+fn tracing_changes_nothing() {
+    let (quiet, traced) = (
+        run(Suite::Delivery, 3, false),
+        run(Suite::Delivery, 3, true),
+    );
+    assert_eq!(quiet.digest, traced.digest);
+    assert!(quiet.trace.is_empty());
+}
+
+#[test]
+fn a_handful_of_seeds_per_suite_holds() {
+    for suite in Suite::ALL {
+        for seed in 0..12 {
+            let outcome = run(suite, seed, false);
+            assert_eq!(outcome.violation, None, "{suite:?} seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_script_may_lose_operations() {
+    let swarm = Swarm::new(Suite::Delivery, 5);
+    let script: Vec<_> = expand(&swarm, 5).into_iter().step_by(3).collect();
+    let outcome = run_script(swarm, 5, script, false);
+    assert_eq!(outcome.violation, None);
+}
+
+#[test]
+fn tables_name_every_suite_and_no_bug_twice() {
+    for suite in Suite::ALL {
+        assert!(
+            REQUIRED_MARKS
+                .iter()
+                .any(|(of, marks)| *of == suite && !marks.is_empty())
+        );
+    }
+    let mut names: Vec<_> = BUGS.iter().map(|bug| bug.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), BUGS.len());
+}
