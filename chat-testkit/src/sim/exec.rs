@@ -54,6 +54,7 @@ impl World {
             format!("n{n} starts, life {life}, wall {}", wall.0)
         });
         self.see(n, Seen::Started);
+        self.pump(n);
         self.boot_app(n);
     }
 

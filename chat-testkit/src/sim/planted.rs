@@ -36,6 +36,7 @@ const fn bug(name: &'static str, suite: Suite, budget: u64) -> Bug {
 
 /// The planted bugs that runs of whole endpoints must catch. Some others of the core bite in its own
 /// tests only: `delivery-window-ignored` needs more messages in flight than a run sends,
+/// `session-forget-cancel` a cancel that overtakes its request,
 /// `group-entry-by-anyone`, `group-former-writes-on` and `group-head-decreases` a member that
 /// signs what it should not; the lobby's, a lobby with groups.
 pub const BUGS: &[Bug] = &[
