@@ -2,62 +2,14 @@
 //! killed and started again. Pictures are left in `target/screenshots`.
 
 mod cdp;
+#[path = "../process/mod.rs"]
+mod process;
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use cdp::{Browser, Page};
+use process::Demo;
 use serde_json::json;
-
-/// The demo as a child process; killed when dropped.
-struct Demo {
-    child: Child,
-    url: String,
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-impl Demo {
-    fn start(state: &Path, port: u16) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_demo"))
-            .args(["--port", &port.to_string(), "--state"])
-            .arg(state)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the demo starts");
-        let stdout = child.stdout.take().expect("it is piped");
-        let line = BufReader::new(stdout)
-            .lines()
-            .next()
-            .expect("the demo says where it is")
-            .expect("in UTF-8");
-        let url = line
-            .split_whitespace()
-            .find(|word| word.starts_with("http"))
-            .expect("a URL");
-        Self {
-            url: url.to_owned(),
-            child,
-        }
-    }
-
-    fn port(&self) -> u16 {
-        let port = self.url.trim_end_matches('/').rsplit(':').next();
-        port.and_then(|port| port.parse().ok()).expect("a port")
-    }
-
-    /// `kill -9`.
-    fn kill(&mut self) {
-        // It may be dead already; it must be reaped either way.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
 
 fn picture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
