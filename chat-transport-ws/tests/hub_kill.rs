@@ -1,5 +1,6 @@
 //! A hub in a process of its own, killed with SIGKILL at random instants: what it accepted is
 //! still there, in order.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod common;
 #[path = "../examples/hub.rs"]
