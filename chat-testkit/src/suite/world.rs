@@ -157,7 +157,7 @@ pub trait World: Sized {
     /// everybody trusts all devices of a user.
     async fn join(&mut self, user: &str) -> Node;
 
-    /// Runs a command.
+    /// Runs a command; returns when what it changed is durable.
     async fn run(&mut self, node: Node, command: Command) -> Result<Answer, Refusal>;
 
     /// The next event of `node`, or `None` when none came within `within`.

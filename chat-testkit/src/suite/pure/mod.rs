@@ -167,6 +167,7 @@ impl<F: Flaw> World for PureWorld<F> {
             .expect("the process runs");
         let answer = apply(&mut process.endpoint, command, now);
         self.drain(node.0);
+        self.advance(self.now + FSYNC);
         answer
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chat_core::Event;
 use chat_core::event::GroupEvent;
 use chat_core::group::{Change, GroupView, Membership};
-use chat_core::id::{ConvId, GroupId, GroupName, RequestId};
+use chat_core::id::{ConvId, GroupId, GroupName, RequestId, UserId};
 
 use super::{GLANCE, Stage};
 use crate::suite::world::{Answer, Command, Node, World};
@@ -69,6 +69,15 @@ impl<W: World> Stage<W> {
             self.counts(*node, group, nodes.len()).await;
         }
         (group, ConvId::from(group))
+    }
+
+    /// Waits until `node` is asked to lead; returns who asks.
+    pub async fn offered(&mut self, node: Node, group: GroupId) -> UserId {
+        self.group_event(node, group, "an offer to lead", |event| match event {
+            GroupEvent::LeadOffered { by, .. } => Some(by.clone()),
+            _ => None,
+        })
+        .await
     }
 
     /// Waits for an event of `group` on `node`.

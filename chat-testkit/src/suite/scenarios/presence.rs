@@ -1,0 +1,255 @@
+//! Presence (P1–P9, P13, P14): left, lost and unknown are different things.
+
+use std::time::Duration;
+
+use chat_core::Event;
+use chat_core::id::UserId;
+use chat_core::presence::{PresenceEvent, PresenceView, Status};
+
+use crate::suite::{Command, Fault, Node, Stage, World};
+
+async fn pair<W: World>(s: &mut Stage<W>) -> (Node, Node) {
+    let (alice, bob) = (s.join("alice").await, s.join("bob").await);
+    s.chat(alice, bob).await;
+    s.sees(alice, bob, "here", is_here).await;
+    s.sees(bob, alice, "here", is_here).await;
+    (alice, bob)
+}
+
+fn is_here(view: &PresenceView) -> bool {
+    view.status.is_here()
+}
+
+fn is_gone(view: &PresenceView) -> bool {
+    matches!(view.status, Status::Left | Status::Lost)
+}
+
+/// Every status of `user` that was told and kept on `node`.
+fn statuses<W: World>(s: &Stage<W>, node: Node, user: &UserId) -> Vec<Status> {
+    s.kept(node, |event| match event {
+        Event::Presence(PresenceEvent::Changed { user: told, view }) if told == user => {
+            Some(view.status)
+        }
+        _ => None,
+    })
+}
+
+async fn never_gone<W: World>(s: &mut Stage<W>, node: Node, other: Node) {
+    s.hold(node).await;
+    let user = s.user(other);
+    let told = statuses(s, node, &user);
+    let gone = |status: &Status| matches!(status, Status::Left | Status::Lost);
+    assert!(!told.iter().any(gone), "{user} was never gone: {told:?}");
+}
+
+/// What one says of oneself is what the other sees.
+pub async fn p1_status_and_text_are_seen_by_the_peer<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    let busy = Command::SetPresence(Status::DoNotDisturb, "in a meeting".to_owned());
+    s.ask(bob, busy).await;
+    s.sees(alice, bob, "busy", |view| {
+        view.status == Status::DoNotDisturb && view.text == "in a meeting"
+    })
+    .await;
+    let back = Command::SetPresence(Status::Active, String::new());
+    s.ask(bob, back).await;
+    s.sees(alice, bob, "back", |view| {
+        view.status == Status::Active && view.text.is_empty()
+    })
+    .await;
+}
+
+/// Two devices are one person: the best of them counts, and one that goes takes nobody away.
+pub async fn p1_a_person_is_the_best_of_its_devices<W: World>(s: &mut Stage<W>) {
+    let alice = s.join("alice").await;
+    let (phone, laptop) = (s.join("bob").await, s.join("bob").await);
+    s.chat(alice, phone).await;
+    s.sees(alice, phone, "here", is_here).await;
+    let away = Command::SetPresence(Status::Away, String::new());
+    s.ask(phone, away).await;
+    s.sees(alice, phone, "active on the laptop", |view| {
+        view.status == Status::Active
+    })
+    .await;
+    s.stop(laptop).await;
+    s.sees(alice, phone, "away on the phone", |view| {
+        view.status == Status::Away
+    })
+    .await;
+    s.stop(phone).await;
+    s.sees(alice, phone, "gone", |view| view.status == Status::Left)
+        .await;
+}
+
+/// The will of the life that was killed comes late and changes nothing.
+pub async fn p2_a_late_will_does_not_hide_who_is_back<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    s.hold(alice).await;
+    s.forget(alice);
+    for _ in 0..3 {
+        s.kill(bob).await;
+        s.revive(bob).await;
+    }
+    s.sees(alice, bob, "back", is_here).await;
+    never_gone(s, alice, bob).await;
+    s.sees(alice, bob, "still here", is_here).await;
+}
+
+/// Beats renew the lease for as long as it takes.
+pub async fn p3_who_stays_is_seen_for_hours<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    s.hold(alice).await;
+    s.forget(alice);
+    s.patient(Duration::from_secs(3_600));
+    for _ in 0..6 {
+        s.world.wait(Duration::from_secs(200)).await;
+        s.sees(alice, bob, "here", is_here).await;
+    }
+    never_gone(s, alice, bob).await;
+}
+
+/// A cable that is mended within the grace is no absence.
+pub async fn p4_a_short_break_is_no_absence<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    s.hold(alice).await;
+    s.forget(alice);
+    s.cut(bob).await;
+    s.world.wait(Duration::from_millis(200)).await;
+    s.mend(bob).await;
+    s.sees(alice, bob, "here", is_here).await;
+    never_gone(s, alice, bob).await;
+}
+
+/// A goodbye is seen at once, and is not a loss.
+pub async fn p5_a_goodbye_is_left_at_once<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    s.hold(alice).await;
+    s.forget(alice);
+    s.stop(bob).await;
+    s.sees(alice, bob, "gone", |view| view.status == Status::Left)
+        .await;
+    s.hold(alice).await;
+    let user = s.user(bob);
+    assert_eq!(statuses(s, alice, &user), [Status::Left]);
+    s.revive(bob).await;
+    s.sees(alice, bob, "back", is_here).await;
+}
+
+/// A death is told after the grace, and never as a goodbye.
+pub async fn p5_a_death_is_lost_and_never_left<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    s.hold(alice).await;
+    s.forget(alice);
+    s.kill(bob).await;
+    s.sees(alice, bob, "lost", |view| view.status == Status::Lost)
+        .await;
+    s.hold(alice).await;
+    let user = s.user(bob);
+    let told = statuses(s, alice, &user);
+    assert!(
+        !told.contains(&Status::Left),
+        "it said no goodbye: {told:?}"
+    );
+    s.revive(bob).await;
+    s.sees(alice, bob, "back", is_here).await;
+}
+
+/// The broker comes back: nobody has gone, and nobody came.
+pub async fn p5_a_restart_of_the_broker_is_no_leave_storm<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    s.hold(alice).await;
+    s.hold(bob).await;
+    s.forget(alice);
+    s.forget(bob);
+    s.restart_broker(&[alice, bob]).await;
+    s.sees(alice, bob, "here", is_here).await;
+    s.sees(bob, alice, "here", is_here).await;
+    never_gone(s, alice, bob).await;
+    never_gone(s, bob, alice).await;
+}
+
+/// My own outage says nothing about others.
+pub async fn p7_my_own_outage_makes_the_others_unknown<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    s.hold(alice).await;
+    s.forget(alice);
+    s.cut(alice).await;
+    s.sees(alice, bob, "unknown", |view| {
+        view.status == Status::Unknown && view.last_known == Some(Status::Active)
+    })
+    .await;
+    s.world.wait(Duration::from_millis(200)).await;
+    s.mend(alice).await;
+    s.sees(alice, bob, "here", is_here).await;
+    never_gone(s, alice, bob).await;
+}
+
+/// Who went while I was cut off is gone when I am back and the lease is over.
+pub async fn p13_who_went_during_my_outage_is_gone_in_time<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    let carol = s.join("carol").await;
+    s.chat(alice, carol).await;
+    s.sees(alice, carol, "here", is_here).await;
+    s.cut(alice).await;
+    s.kill(bob).await;
+    s.stop(carol).await;
+    s.patient(Duration::from_secs(120));
+    s.world.wait(Duration::from_secs(30)).await;
+    s.mend(alice).await;
+    s.sees(alice, bob, "gone", is_gone).await;
+    s.sees(alice, carol, "gone", is_gone).await;
+}
+
+/// Whatever it was doing when it died, it is not there for ever.
+pub async fn p14_whoever_dies_at_any_step_is_never_a_zombie<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = (s.join("alice").await, s.join("bob").await);
+    let conv = s.chat(alice, bob).await;
+    s.patient(Duration::from_secs(120));
+    for step in 0..8 {
+        s.sees(alice, bob, "here", is_here).await;
+        match step % 4 {
+            0 => {}
+            1 => {
+                let command = Command::SetPresence(Status::Away, "brb".to_owned());
+                s.ask(bob, command).await;
+            }
+            2 => {
+                s.say(bob, conv, "last words").await;
+            }
+            _ => {
+                s.cut(bob).await;
+                s.world.fault(Fault::Mend(bob)).await;
+            }
+        }
+        s.world.wait(Duration::from_millis(7 * step)).await;
+        s.kill(bob).await;
+        s.sees(alice, bob, "gone", is_gone).await;
+        s.revive(bob).await;
+    }
+}
+
+/// A dead network on his side, without a will that reaches anybody: the lease runs out.
+pub async fn p3_silence_ends_with_the_lease<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    s.patient(Duration::from_secs(120));
+    s.cut(bob).await;
+    s.sees(alice, bob, "gone", |view| view.status == Status::Lost)
+        .await;
+    s.world.wait(Duration::from_secs(600)).await;
+    s.sees(alice, bob, "gone", |view| view.status == Status::Lost)
+        .await;
+    s.mend(bob).await;
+    s.sees(alice, bob, "back", is_here).await;
+}
+
+/// A peer of an open session is told when one was last active, to the minute.
+pub async fn p9_last_seen_is_rounded_and_told_to_contacts<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    s.stop(bob).await;
+    s.sees(alice, bob, "gone", |view| view.status == Status::Left)
+        .await;
+    let user = s.user(bob);
+    let view = s.world.presence(alice, &user).await.expect("known");
+    let seen = view.last_seen.expect("a contact may know");
+    assert_eq!(seen.0 % 60_000, 0, "rounded to a minute");
+}
