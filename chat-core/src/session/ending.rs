@@ -148,8 +148,18 @@ impl Record {
         }
         self.closings.retain(|closing| closing.until > now);
         let session = self.session.as_ref();
-        if session.is_some_and(|s| s.unconfirmed.is_some_and(|until| until <= now)) {
+        let overdue = session.is_some_and(|s| s.unconfirmed.is_some_and(|until| until <= now));
+        if overdue && step.up {
             self.leave(End::Expired, CloseReason::Expired, step);
+        }
+    }
+
+    /// Their decision may be in the backlog, or come on our repeated `Accept`: however long we
+    /// were away, it has the time of one repeat to arrive (S3).
+    pub(super) fn reprieve(&mut self, step: &Step<'_>) {
+        let until = step.now.wall.plus(step.config.resend_max);
+        if let Some(session) = &mut self.session {
+            session.unconfirmed = session.unconfirmed.map(|at| at.max(until));
         }
     }
 

@@ -307,6 +307,9 @@ impl Sessions {
 
     /// Connected (again): unanswered frames are repeated now.
     pub fn handle_up(&mut self, now: Now) {
+        for peer in self.peers_where(Record::repeats) {
+            self.step(&peer, now, |record, step| record.reprieve(step));
+        }
         self.up = true;
         for peer in self.peers_where(Record::repeats) {
             self.step(&peer, now, |record, step| {
@@ -444,6 +447,7 @@ impl Sessions {
             peer,
             conv: ConvId::between(&self.me.user, peer),
             caught_up: self.caught_up,
+            up: self.up,
             room: self.peers.pending_strangers() < self.config.max_pending,
             acts: Vec::new(),
             news: false,
@@ -491,7 +495,7 @@ impl Sessions {
 
     fn set_timers(&mut self, peer: &UserId, record: &mut Record, news: bool, now: Now) {
         let key = (Timer::Lapse, peer.clone());
-        match record.lapses() {
+        match record.lapses(self.up) {
             Some(at) => self.timers.set(key, now.mono_at(at)),
             None => {
                 self.timers.remove(&key);

@@ -212,8 +212,9 @@ impl Record {
     }
 
     /// When something lapses.
-    pub(super) fn lapses(&self) -> Option<UnixMillis> {
+    pub(super) fn lapses(&self, up: bool) -> Option<UnixMillis> {
         let session = self.session.as_ref().and_then(|s| s.unconfirmed);
+        let session = session.filter(|_| up);
         self.closings
             .iter()
             .map(|c| c.until)

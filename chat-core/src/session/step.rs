@@ -30,6 +30,8 @@ pub(super) struct Step<'a> {
     pub(super) conv: ConvId,
     /// The backlog is in: requests may be shown (S9).
     pub(super) caught_up: bool,
+    /// Connected: the other side can answer.
+    pub(super) up: bool,
     /// There is room for one more stranger's request.
     pub(super) room: bool,
     pub(super) acts: Vec<Act>,

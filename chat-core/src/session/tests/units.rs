@@ -440,3 +440,57 @@ fn planted_bugs_are_found() {
         "S1: both are on the same channel"
     );
 }
+
+#[test]
+fn s3_an_acceptance_is_not_given_up_while_nobody_can_answer() {
+    let open = |sessions: &Sessions| {
+        let state = sessions.state(&user("peer"));
+        matches!(state, SessionState::Active { .. })
+    };
+    let mut sessions = machine(SessionConfig::default());
+    let peer = sender("peer", 2);
+    sessions.handle_frame(&peer, &request(7).into(), now());
+    sessions
+        .accept(InviteId([7; 16]), now())
+        .expect("it stands");
+    sessions.handle_down(now());
+    // The requester confirms at once; we are away for longer than a request stands.
+    let week = Duration::from_millis(9 * DAY);
+    sessions.handle_timeout(later(week));
+    assert!(open(&sessions), "given up unheard");
+    assert!(
+        sessions
+            .poll_timeout()
+            .is_none_or(|at| at > later(week).mono)
+    );
+    sessions.handle_up(later(week));
+    assert!(open(&sessions));
+    let confirm = wire::Confirm {
+        invite: [7; 16],
+        joined: BoundedVec::take_from([[1; 32]]),
+    };
+    sessions.handle_frame(&peer, &confirm.into(), later(week));
+    sessions.handle_caught_up(later(week));
+    let month = 4 * week;
+    sessions.handle_timeout(later(month));
+    assert!(open(&sessions));
+}
+
+#[test]
+fn s3_an_acceptance_that_nobody_answers_is_given_up() {
+    let mut sessions = machine(SessionConfig::default());
+    let peer = sender("peer", 2);
+    sessions.handle_frame(&peer, &request(7).into(), now());
+    sessions
+        .accept(InviteId([7; 16]), now())
+        .expect("it stands");
+    sessions.handle_down(now());
+    let week = Duration::from_millis(9 * DAY);
+    sessions.handle_up(later(week));
+    sessions.handle_caught_up(later(week));
+    sessions.handle_timeout(later(week + SessionConfig::default().resend_max));
+    assert_eq!(
+        sessions.state(&user("peer")),
+        SessionState::Closed(CloseReason::Expired)
+    );
+}
