@@ -287,7 +287,11 @@ impl Delivery {
                 }
                 Err(wait) => {
                     mark("delivery-bucket-empty");
-                    // What is left over gets its turn when there are tokens again.
+                    // A round that used up the tokens is over, and what is left over is due in
+                    // the next one: otherwise a full window would never back off.
+                    if sent {
+                        break;
+                    }
                     let soon = now.mono + spread(wait, &mut self.rng);
                     self.timers.set(Key::Retry(conv), soon);
                     return;

@@ -487,3 +487,22 @@ fn q7_nothing_is_sent_while_down_and_what_the_broker_refused_is_sent_again() {
     assert_eq!(count(&net, 0, handed), 1);
     assert_eq!(channel(false).path().0, "conv");
 }
+
+#[test]
+fn q7_a_full_window_to_who_is_away_is_probed_and_does_not_fill_its_mailbox() {
+    let mut net = net(2);
+    for n in 0..100 {
+        net.send(0, &format!("0:{n}"));
+    }
+    net.commit_all();
+    // An hour in small steps: more is in flight than there are tokens in one round trip.
+    let mut copies = 0;
+    for _ in 0..36_000 {
+        net.pass(Duration::from_millis(100));
+        net.commit_all();
+        copies += net.wire.len();
+        net.wire.clear();
+    }
+    // The window, one bucket of copies, and a probe a minute.
+    assert!((100..220).contains(&copies), "{copies} frames");
+}
