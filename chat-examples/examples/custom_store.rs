@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use chat_client::store::{Range, Store, StoreError};
@@ -18,18 +19,32 @@ use chat_client::transport::memory::MemoryBroker;
 use chat_client::{Client, Identity, keyfile};
 use chat_core::effect::{Row, RowOp, Table};
 use chat_core::id::{GroupName, UserId};
+use tokio::sync::{mpsc, oneshot};
 
 /// A table's number, a key, and a value, or none for a removal.
 type Line = Vec<(u8, Vec<u8>, Option<Vec<u8>>)>;
 
-/// Rows in a journal file.
-#[derive(Debug)]
-pub struct JournalStore(Arc<Mutex<Journal>>);
+type Rows = BTreeMap<(Table, Bytes), Bytes>;
 
+/// Batches, and who waits for them.
+type Commit = (Vec<Vec<RowOp>>, oneshot::Sender<Result<(), StoreError>>);
+
+/// Commits waiting for the disk; beyond it, callers wait for room.
+const QUEUE: usize = 64;
+
+/// Rows in a journal file. Dropping it waits until what was handed in is written.
 #[derive(Debug)]
+pub struct JournalStore {
+    rows: Arc<Mutex<Rows>>,
+    commits: Option<mpsc::Sender<Commit>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// The end that writes, on a thread of its own: an fsync takes milliseconds, and batches must stay
+/// in order also when their callers go away.
 struct Journal {
     file: File,
-    rows: BTreeMap<(Table, Bytes), Bytes>,
+    rows: Arc<Mutex<Rows>>,
 }
 
 impl JournalStore {
@@ -39,12 +54,8 @@ impl JournalStore {
     /// [`StoreError::Busy`] when another store has it open, [`StoreError::Io`] for everything else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)
-            .map_err(io)?;
+        options.read(true).append(true).create(true);
+        let mut file = options.open(path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StoreError::Busy),
@@ -52,20 +63,56 @@ impl JournalStore {
         }
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(io)?;
-        let whole = text
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |at| at + 1);
+        let end = text.iter().rposition(|byte| *byte == b'\n');
+        let whole = end.map_or(0, |at| at + 1);
         file.set_len(whole as u64).map_err(io)?;
-        let mut rows = BTreeMap::new();
+        let mut rows = Rows::new();
         for line in text[..whole].split_inclusive(|byte| *byte == b'\n') {
             apply(&mut rows, serde_json::from_slice(line).map_err(io)?)?;
         }
-        Ok(Self(Arc::new(Mutex::new(Journal { file, rows }))))
+        let rows = Arc::new(Mutex::new(rows));
+        let (commits, queue) = mpsc::channel(QUEUE);
+        let journal = Journal {
+            file,
+            rows: rows.clone(),
+        };
+        let writer = thread::Builder::new().spawn(move || journal.run(queue));
+        Ok(Self {
+            rows,
+            commits: Some(commits),
+            writer: Some(writer.map_err(io)?),
+        })
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for JournalStore {
+    fn drop(&mut self) {
+        self.commits = None;
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has been told to whoever waited for it.
+            writer.join().ok();
+        }
     }
 }
 
 impl Journal {
+    fn run(mut self, mut queue: mpsc::Receiver<Commit>) {
+        while let Some((batches, done)) = queue.blocking_recv() {
+            let result = self.commit(batches);
+            let failed = result.is_err();
+            // Whoever gave up waiting does not want to know.
+            done.send(result).ok();
+            if failed {
+                // What reached the disk is unknown: nothing may follow.
+                return;
+            }
+        }
+    }
+
     fn commit(&mut self, batches: Vec<Vec<RowOp>>) -> Result<(), StoreError> {
         let mut text = Vec::new();
         let lines: Vec<Line> = batches.into_iter().map(line).collect();
@@ -75,42 +122,37 @@ impl Journal {
         }
         self.file.write_all(&text).map_err(io)?;
         self.file.sync_data().map_err(io)?;
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         lines
             .into_iter()
-            .try_for_each(|line| apply(&mut self.rows, line))
+            .try_for_each(|line| apply(&mut rows, line))
     }
 }
 
 #[async_trait::async_trait]
 impl Store for JournalStore {
     async fn load(&self) -> Result<Vec<Row>, StoreError> {
-        let journal = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = journal.rows.iter();
-        Ok(loaded
-            .filter(|((table, _), _)| !table.is_on_demand())
-            .map(row)
-            .collect())
+        let rows = self.rows();
+        let loaded = rows.iter().filter(|((table, _), _)| !table.is_on_demand());
+        Ok(loaded.map(row).collect())
     }
 
     async fn commit(&self, batches: Vec<Vec<RowOp>>) -> Result<(), StoreError> {
-        // An fsync takes milliseconds: not on a thread that others wait for. The thread finishes
-        // what it began, also when nobody waits for this future any more.
-        let journal = self.0.clone();
-        let commit = move || {
-            let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
-            journal.commit(batches)
-        };
-        tokio::task::spawn_blocking(commit).await.map_err(io)?
+        let stopped = || io("the journal stopped after a failure; open it anew");
+        let commits = self.commits.as_ref().ok_or_else(stopped)?;
+        let (done, told) = oneshot::channel();
+        commits.send((batches, done)).await.map_err(|_| stopped())?;
+        told.await.map_err(|_| stopped())?
     }
 
     async fn read(&self, range: Range) -> Result<Vec<Row>, StoreError> {
-        let journal = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = self.rows();
         let inside = |key: &Bytes| {
             key.starts_with(&range.prefix)
                 && range.after.as_ref().is_none_or(|after| key > after)
                 && range.before.as_ref().is_none_or(|before| key < before)
         };
-        let found = journal.rows.iter();
+        let found = rows.iter();
         let found = found.filter(|((table, key), _)| *table == range.table && inside(key));
         Ok(if range.newest_first {
             found.rev().take(range.limit).map(row).collect()
@@ -128,7 +170,7 @@ fn line(batch: Vec<RowOp>) -> Line {
     ops.collect()
 }
 
-fn apply(rows: &mut BTreeMap<(Table, Bytes), Bytes>, line: Line) -> Result<(), StoreError> {
+fn apply(rows: &mut Rows, line: Line) -> Result<(), StoreError> {
     for (number, key, value) in line {
         let table = Table::ALL.into_iter().find(|table| *table as u8 == number);
         let table = table.ok_or_else(|| io(format!("table {number} is of a later version")))?;

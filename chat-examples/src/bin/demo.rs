@@ -102,7 +102,9 @@ async fn listen(options: &Options) -> Result<TcpListener, Failure> {
     for address in options.addresses() {
         match TcpListener::bind(address).await {
             Ok(listener) => return Ok(listener),
-            Err(error) => last = format!("cannot listen on {address}: {error}"),
+            Err(error) => {
+                last = format!("cannot listen on {address}: {error}; choose another with --port")
+            }
         }
     }
     Err(last.into())
