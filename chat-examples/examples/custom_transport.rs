@@ -28,8 +28,8 @@ use chat_client::{Client, Event, Identity, keyfile};
 use chat_core::channel::{Channel, Class};
 use chat_core::delivery::Ack;
 use chat_core::id::UserId;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines, Take};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{BufReader, Lines, ReadHalf, Take, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -82,26 +82,41 @@ impl Connector for LineConnector {
 
     // No retry and no deadline: the client has the deadline, the core decides what comes next.
     async fn connect(&self, options: ConnectOptions) -> Result<Box<dyn Transport>, TransportError> {
-        let lost = |_error: io::Error| TransportError::lost();
-        let (read, mut write) = lines(TcpStream::connect(self.broker).await.map_err(lost)?);
-        let hello = format!("hello {}\n", options.device);
-        say(&mut write, &hello).await.map_err(lost)?;
-        let (transport, io) = channel(&CAPABILITIES, BACKLOG);
-        let up = Inbound::Up {
-            // The core then asks for its channels anew, which does no harm.
-            resumed: false,
-            max_frame: CAPABILITIES.max_frame,
-        };
-        let told = io.inbound.send_inbound(up).await;
-        told.expect("the transport is here");
-        // Both tasks end with the connection; the client learns of it when both halves are gone.
-        tokio::spawn(reader(read, io.inbound.clone()));
-        tokio::spawn(writer(write, io.outbound, io.inbound));
-        Ok(Box::new(transport))
+        let socket = TcpStream::connect(self.broker).await;
+        open(socket.map_err(lost)?, &options).await
     }
 }
 
-async fn reader(mut lines: Reader, inbound: InboundHalf) {
+/// A connection over any stream of bytes.
+///
+/// # Errors
+/// The stream ended.
+pub async fn open(
+    socket: impl Socket,
+    options: &ConnectOptions,
+) -> Result<Box<dyn Transport>, TransportError> {
+    let (read, mut write) = lines(socket);
+    let hello = format!("hello {}\n", options.device);
+    say(&mut write, &hello).await.map_err(lost)?;
+    let (transport, io) = channel(&CAPABILITIES, BACKLOG);
+    let up = Inbound::Up {
+        // The core then asks for its channels anew, which does no harm.
+        resumed: false,
+        max_frame: CAPABILITIES.max_frame,
+    };
+    let told = io.inbound.send_inbound(up).await;
+    told.expect("the transport is here");
+    // Both tasks end with the connection; the client learns of it when both halves are gone.
+    tokio::spawn(reader(read, io.inbound.clone()));
+    tokio::spawn(writer(write, io.outbound, io.inbound));
+    Ok(Box::new(transport))
+}
+
+fn lost(_error: io::Error) -> TransportError {
+    TransportError::lost()
+}
+
+async fn reader(mut lines: Reader<impl Socket>, inbound: InboundHalf) {
     let read = async {
         while let Ok(Some(line)) = next(&mut lines).await {
             let item = match line.split(' ').collect::<Vec<_>>()[..] {
@@ -135,7 +150,11 @@ async fn reader(mut lines: Reader, inbound: InboundHalf) {
     }
 }
 
-async fn writer(mut write: OwnedWriteHalf, mut outbound: OutboundHalf, inbound: InboundHalf) {
+async fn writer(
+    mut write: WriteHalf<impl Socket>,
+    mut outbound: OutboundHalf,
+    inbound: InboundHalf,
+) {
     while let Some(item) = outbound.recv_outbound().await {
         let (line, sent) = match item {
             Outbound::Send {
@@ -186,8 +205,9 @@ struct Device {
     connection: Option<mpsc::Sender<String>>,
 }
 
+/// The broker: what it knows of every device.
 #[derive(Clone, Debug, Default)]
-struct Devices(Arc<Mutex<BTreeMap<String, Device>>>);
+pub struct Devices(Arc<Mutex<BTreeMap<String, Device>>>);
 
 impl Devices {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Device>> {
@@ -232,7 +252,11 @@ pub async fn serve(listener: TcpListener) -> io::Result<()> {
     }
 }
 
-async fn session(socket: TcpStream, devices: Devices) -> io::Result<()> {
+/// Serves one connection until it ends.
+///
+/// # Errors
+/// The stream broke.
+pub async fn session(socket: impl Socket, devices: Devices) -> io::Result<()> {
     let (mut read, mut write) = lines(socket);
     let hello = timeout(DEADLINE, next(&mut read)).await??;
     let Some(me) = hello
@@ -290,22 +314,27 @@ async fn session(socket: TcpStream, devices: Devices) -> io::Result<()> {
 
 // ---- lines -------------------------------------------------------------------------------------
 
-type Reader = Lines<BufReader<Take<OwnedReadHalf>>>;
+/// A stream of bytes in both directions.
+pub trait Socket: AsyncRead + AsyncWrite + Send + 'static {}
 
-fn lines(socket: TcpStream) -> (Reader, OwnedWriteHalf) {
-    let (read, write) = socket.into_split();
+impl<S: AsyncRead + AsyncWrite + Send + 'static> Socket for S {}
+
+type Reader<S> = Lines<BufReader<Take<ReadHalf<S>>>>;
+
+fn lines<S: Socket>(socket: S) -> (Reader<S>, WriteHalf<S>) {
+    let (read, write) = tokio::io::split(socket);
     (BufReader::new(read.take(MAX_LINE)).lines(), write)
 }
 
 /// The next line; a longer one than allowed reads as the end. Nothing is lost when the future is
 /// dropped.
-async fn next(lines: &mut Reader) -> io::Result<Option<String>> {
+async fn next(lines: &mut Reader<impl Socket>) -> io::Result<Option<String>> {
     let line = lines.next_line().await?;
     lines.get_mut().get_mut().set_limit(MAX_LINE);
     Ok(line)
 }
 
-async fn say(write: &mut OwnedWriteHalf, line: &str) -> io::Result<()> {
+async fn say(write: &mut WriteHalf<impl Socket>, line: &str) -> io::Result<()> {
     timeout(DEADLINE, write.write_all(line.as_bytes())).await?
 }
 
@@ -335,20 +364,25 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 // ---- the same hello as over any other transport ------------------------------------------------
 
-type Failure = Box<dyn std::error::Error>;
+/// What may go wrong.
+pub type Failure = Box<dyn std::error::Error>;
 
-async fn open(name: &str, broker: SocketAddr) -> Result<Client, Failure> {
+async fn client(name: &str, broker: SocketAddr) -> Result<Client, Failure> {
     let identity = Identity::new(UserId::new(name)?, keyfile::generate()?);
     let builder = Client::builder(identity).store(MemoryStore::new());
     Ok(builder.transport(LineConnector { broker }).open().await?)
 }
 
+/// Says hello over the broker.
+///
+/// # Errors
+/// What stood in the way.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Failure> {
+pub async fn main() -> Result<(), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let broker = listener.local_addr()?;
     let broker_task = tokio::spawn(serve(listener));
-    let (alice, bob) = (open("alice", broker).await?, open("bob", broker).await?);
+    let (alice, bob) = (client("alice", broker).await?, client("bob", broker).await?);
 
     let mut events = bob.events().await?;
     let request = alice.request("bob").note("over lines").send().await?;

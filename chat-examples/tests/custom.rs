@@ -7,55 +7,70 @@ pub mod custom_store;
 #[path = "../examples/custom_transport.rs"]
 pub mod custom_transport;
 
+/// The broker at the other end of a pipe in memory instead of a TCP connection, so that time can be
+/// virtual and no scenario depends on how busy the machine is.
 mod transport {
-    use std::net::SocketAddr;
+    use std::sync::{Arc, Mutex};
 
-    use chat_testkit::suite::client::{Cell, ClientWorld, run};
-    use tokio::net::TcpListener;
-    use tokio::task::JoinHandle;
+    use chat_client::transport::{
+        Capabilities, ConnectOptions, Connector, Transport, TransportError,
+    };
+    use chat_testkit::suite::client::{Cell, ClientWorld, run_paused};
+    use tokio::io::duplex;
+    use tokio::task::JoinSet;
 
-    use super::custom_transport::{LineConnector, serve};
+    use super::custom_transport::{CAPABILITIES, Devices, open, session};
 
-    #[derive(Debug)]
+    /// Less than a frame, so that reading and writing have to wait for each other.
+    const PIPE: usize = 4 * 1024;
+
+    #[derive(Clone, Debug, Default)]
     struct Lines {
-        address: SocketAddr,
-        broker: JoinHandle<std::io::Result<()>>,
+        devices: Devices,
+        sessions: Arc<Mutex<JoinSet<std::io::Result<()>>>>,
     }
 
-    impl Lines {
-        async fn listen(address: SocketAddr) -> Self {
-            let listener = TcpListener::bind(address).await.expect("the port is free");
-            Self {
-                address: listener.local_addr().expect("it is bound"),
-                broker: tokio::spawn(serve(listener)),
-            }
+    #[async_trait::async_trait]
+    impl Connector for Lines {
+        fn capabilities(&self) -> &'static Capabilities {
+            &CAPABILITIES
+        }
+
+        async fn connect(
+            &self,
+            options: ConnectOptions,
+        ) -> Result<Box<dyn Transport>, TransportError> {
+            let (near, far) = duplex(PIPE);
+            let served = session(far, self.devices.clone());
+            self.sessions.lock().expect("no panic").spawn(served);
+            open(near, &options).await
         }
     }
 
     impl Cell for Lines {
-        const VIRTUAL_TIME: bool = false;
+        const VIRTUAL_TIME: bool = true;
 
-        type Connector = LineConnector;
+        type Connector = Self;
 
         async fn start() -> Self {
-            Self::listen(([127, 0, 0, 1], 0).into()).await
+            Self::default()
         }
 
-        fn connector(&self) -> LineConnector {
-            LineConnector {
-                broker: self.address,
-            }
+        fn connector(&self) -> Self {
+            self.clone()
         }
 
         async fn restart(&mut self) {
-            self.broker.abort();
-            // The port is free when the task is gone.
-            (&mut self.broker).await.ok();
-            *self = Self::listen(self.address).await;
+            self.sessions.lock().expect("no panic").abort_all();
         }
     }
 
-    chat_testkit::conformance!(real: ClientWorld<Lines>, run);
+    chat_testkit::conformance!(virtual: ClientWorld<Lines>, run_paused);
+}
+
+#[test]
+fn the_example_says_hello_over_tcp() {
+    custom_transport::main().expect("nothing stands in the way");
 }
 
 mod store {
