@@ -12,6 +12,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chat_client::store::{Range, Store, StoreError};
@@ -194,21 +195,30 @@ fn io(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError 
     StoreError::Io(error.into())
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let path = std::env::args()
-        .nth(1)
-        .ok_or("give the name of a journal file")?;
-    let key = keyfile::load_or_create(format!("{path}.key"))?;
+/// Opens a client over the journal at `path`, adds a group and says how many were there before.
+///
+/// # Errors
+/// What stood in the way.
+pub async fn run(path: &Path) -> Result<usize, Box<dyn std::error::Error>> {
+    let key = keyfile::load_or_create(path.with_extension("key"))?;
     let client = Client::builder(Identity::new(UserId::new("alice")?, key))
-        .store(JournalStore::open(&path)?)
+        .store(JournalStore::open(path)?)
         .transport(MemoryBroker::new())
         .open()
         .await?;
-    let before = client.groups().await?;
-    println!("{} groups were here before", before.len());
-    let name = GroupName::new(&format!("group {}", before.len() + 1))?;
+    let before = client.groups().await?.len();
+    let name = GroupName::new(&format!("group {}", before + 1))?;
     let room = client.create_group(&name).await?;
     room.send("kept").await?;
+    client.shutdown(Duration::from_secs(1)).await?;
+    Ok(before)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let path = std::env::args().nth(1);
+    let path = path.ok_or("give the name of a journal file")?;
+    let before = run(Path::new(&path)).await?;
+    println!("{before} groups were here before");
     Ok(())
 }

@@ -77,7 +77,7 @@ mod store {
     use chat_client::store::StoreError;
     use tempfile::TempDir;
 
-    use super::custom_store::JournalStore;
+    use super::custom_store::{JournalStore, run};
 
     struct Place(TempDir);
 
@@ -94,6 +94,16 @@ mod store {
     }
 
     chat_client::store_suite!(Place);
+
+    #[tokio::test]
+    async fn the_example_finds_what_it_kept() {
+        let folder = TempDir::new().expect("a temporary folder");
+        let path = folder.path().join("journal");
+        for before in 0..3 {
+            let found = run(&path).await.expect("nothing stands in the way");
+            assert_eq!(found, before);
+        }
+    }
 
     #[test]
     fn a_torn_last_line_is_cut_off() {
