@@ -41,7 +41,7 @@ use crate::wire;
 
 use ack::Waiting;
 use inbox::Stream;
-use outbox::Outbox;
+use outbox::{Outbox, Peer, Who};
 use retransmit::Bucket;
 
 /// How many transactions stay known after their messages left the outbox.
@@ -316,31 +316,42 @@ impl Delivery {
     pub fn open(&mut self, conv: ConvId, mut route: Route, now: Now) {
         route
             .recipients
-            .retain(|(_, device)| *device != self.me.device);
+            .retain(|(_, device), _| *device != self.me.device);
         let epoch = self.epoch;
         let it = self.conv_mut(conv);
         it.out.settle();
         let fresh = it.route.is_none();
-        let from = if fresh || !route.group {
-            (Epoch(0), 0)
-        } else {
-            let next = it.out.lives.get(&epoch).map_or(1, |life| life.next);
-            (epoch, next)
+        // A member that was out meanwhile is another recipient than it was.
+        let returned = |who: &Who, peer: &Peer| {
+            let since = route.recipients.get(who);
+            since.is_some_and(|since| *since != peer.since)
         };
-        for who in &route.recipients {
-            it.out.join(who.clone(), from);
+        let peers = it.out.peers.iter();
+        let back: Vec<_> = peers
+            .filter(|(who, peer)| returned(who, peer))
+            .map(|(who, _)| who.clone())
+            .collect();
+        for who in back {
+            mark("delivery-recipient-returned");
+            let newly = self.conv_mut(conv).out.leave(&who);
+            self.count_off(conv, newly, now);
+        }
+        let it = self.conv_mut(conv);
+        let next = it.out.lives.get(&epoch).map_or(1, |life| life.next);
+        for (who, since) in &route.recipients {
+            it.out.join(who.clone(), *since, (epoch, next));
         }
         let gone: Vec<_> = if route.group || !route.recipients.is_empty() {
             it.out
                 .peers
                 .keys()
-                .filter(|who| !route.recipients.contains(*who))
+                .filter(|who| !route.recipients.contains_key(*who))
                 .cloned()
                 .collect()
         } else {
             Vec::new()
         };
-        let alone = route.group && route.recipients.is_empty();
+        let group = route.group;
         it.route = Some(route);
         for who in gone {
             mark("delivery-recipient-gone");
@@ -348,9 +359,13 @@ impl Delivery {
             let newly = it.out.leave(&who);
             self.count_off(conv, newly, now);
         }
-        if alone {
-            let left: Vec<_> = self.conv_mut(conv).out.entries.keys().copied().collect();
-            self.count_off(conv, left.into_iter().map(|at| (at, true)).collect(), now);
+        if group {
+            let entries = self.conv_mut(conv).out.entries.iter();
+            let left: Vec<_> = entries
+                .filter(|(_, entry)| entry.devices == 0)
+                .map(|(at, _)| (*at, true))
+                .collect();
+            self.count_off(conv, left, now);
         }
         self.pump(conv, now);
         if self.up && fresh && self.owing.contains(&conv) {

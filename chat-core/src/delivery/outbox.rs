@@ -67,6 +67,8 @@ pub(super) struct Life {
 /// What one recipient has of the epoch that is being sent.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
+    /// The log index of its admission; 0 in 1:1.
+    pub(super) since: u64,
     /// The first message meant for it.
     from: At,
     pub(super) contig: u64,
@@ -85,8 +87,9 @@ fn covers(contig: u64, bits: u64, seq: u64) -> bool {
 }
 
 impl Peer {
-    fn new(from: At) -> Self {
+    fn new(since: u64, from: At) -> Self {
         Self {
+            since,
             from,
             contig: 0,
             bits: 0,
@@ -270,13 +273,20 @@ impl Outbox {
         self.remove(at)
     }
 
-    /// Adds a recipient. It is owed what lies at or after `from`.
-    pub(super) fn join(&mut self, who: Who, from: At) {
+    /// Adds a recipient that was admitted at log index `since`. It is owed what cites that or a
+    /// later one, also when it is added late, after a restart; what is new will be numbered `next`.
+    pub(super) fn join(&mut self, who: Who, since: u64, next: At) {
         if self.peers.contains_key(&who) {
             return;
         }
+        let mut owed = self.entries.iter();
+        let first = owed.find(|(_, entry)| entry.roster >= since);
+        let from = match since {
+            0 => (Epoch(0), 0),
+            _ => first.map_or(next, |(at, _)| *at),
+        };
         let news = !self.has_user(&who.0);
-        let mut peer = Peer::new(from);
+        let mut peer = Peer::new(since, from);
         peer.enter(self.current);
         peer.lags = self.notice;
         for (_, entry) in self.entries.range_mut(from..) {

@@ -160,7 +160,7 @@ impl Delivery {
                 return None;
             }
         } else if it.streams.len() >= MAX_STREAMS {
-            let known = |device: &DeviceId| route.recipients.iter().any(|(_, d)| d == device);
+            let known = |device: &DeviceId| route.recipients.keys().any(|(_, d)| d == device);
             let stale = it
                 .streams
                 .iter()

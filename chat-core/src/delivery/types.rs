@@ -1,6 +1,6 @@
 //! What delivery takes and tells: routes, events, errors, and the places of messages.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::channel::Channel;
 use crate::content::{Content, ContentError};
@@ -230,8 +230,9 @@ pub enum SendError {
 pub struct Route {
     /// Where messages travel.
     pub channel: Channel,
-    /// The devices that must acknowledge, each with its user.
-    pub recipients: BTreeSet<(UserId, DeviceId)>,
+    /// The devices that must acknowledge, each with its user, and the log index of its admission:
+    /// it is owed nothing that cites an older one (G16); 0 in 1:1.
+    pub recipients: BTreeMap<(UserId, DeviceId), u64>,
     /// The log index the recipients were computed from (G10); 0 in 1:1.
     pub roster: u64,
     /// True for groups: acknowledgements are slower and bundled.
@@ -245,7 +246,7 @@ impl Route {
     /// A route.
     pub fn new(
         channel: Channel,
-        recipients: BTreeSet<(UserId, DeviceId)>,
+        recipients: BTreeMap<(UserId, DeviceId), u64>,
         roster: u64,
         group: bool,
     ) -> Self {

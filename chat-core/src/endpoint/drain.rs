@@ -252,7 +252,7 @@ impl Endpoint {
                 self.open_topic(peer, *conv, channel, now);
                 let recipients = devices
                     .iter()
-                    .map(|device| (peer.clone(), *device))
+                    .map(|device| ((peer.clone(), *device), 0))
                     .collect();
                 let route = Route::new(channel.clone(), recipients, 0, false);
                 self.delivery.open(*conv, route, now);
@@ -326,7 +326,7 @@ impl Endpoint {
                     let recipients = audience
                         .members
                         .into_iter()
-                        .map(|m| (m.user, m.device))
+                        .map(|m| ((m.user, m.device), m.since))
                         .collect();
                     let route =
                         Route::new(channel, recipients, audience.index, true).since(audience.since);

@@ -281,8 +281,10 @@ impl PresenceMachine {
             return;
         }
         let live = live || planted("presence-trust-last-value");
+        // Heard while we still subscribe: no lease runs yet that could end it (IP3, P7).
+        let confirms = live && self.sight != Sight::Cut;
         // A beat: one look-up and some writes.
-        if live
+        if confirms
             && let Some(person) = self.people.get_mut(&from.user)
             && let Some(device) = person.device(&from.device)
             && device.refresh(record, now.mono)
@@ -295,7 +297,7 @@ impl PresenceMachine {
             }
             return;
         }
-        if !self.take_in(from, Record::new(record), live, now) {
+        if !self.take_in(from, Record::new(record), confirms, now) {
             return;
         }
         if live && let Some(person) = self.people.get_mut(&from.user) {

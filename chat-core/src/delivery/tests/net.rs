@@ -122,12 +122,20 @@ impl Net {
     }
 
     pub(super) fn open(&mut self, n: usize, members: &[usize], roster: u64, since: u64) {
+        let roster = if self.group { roster } else { 0 };
+        let before = self.nodes[n].routes.get(&CONV);
         let recipients = members
             .iter()
             .filter(|m| **m != n)
-            .map(|m| (sender(*m).user, sender(*m).device))
+            .map(|m| {
+                let who = (sender(*m).user, sender(*m).device);
+                // Who is new in a route was admitted at its index.
+                let since = before.map_or(0, |route| {
+                    route.recipients.get(&who).copied().unwrap_or(roster)
+                });
+                (who, since)
+            })
             .collect();
-        let roster = if self.group { roster } else { 0 };
         let route = Route::new(channel(self.group), recipients, roster, self.group).since(since);
         self.nodes[n].routes.insert(CONV, route.clone());
         self.nodes[n].machine.open(CONV, route, self.now);
@@ -275,7 +283,7 @@ impl Net {
                 let route = self.nodes[n].routes[&CONV].clone();
                 for node in 0..self.nodes.len() {
                     let me = &self.nodes[node].me;
-                    if route.recipients.contains(&(me.user.clone(), me.device))
+                    if route.recipients.contains_key(&(me.user.clone(), me.device))
                         && !self.has_durably(node, id)
                     {
                         let what = format!("ID3: {id:?} is called delivered, {node} has it not");

@@ -324,6 +324,44 @@ fn g16_a_new_member_gets_what_follows_and_no_gap_while_older_messages_are_still_
 }
 
 #[test]
+fn g16_a_restart_owes_nothing_to_who_was_admitted_later() {
+    let mut net = Net::new(3, true, DeliveryConfig::default(), 1);
+    for n in [0, 1] {
+        net.open(n, &[0, 1], 1, 0);
+    }
+    net.down(1);
+    net.send(0, "0:1");
+    net.commit_all();
+    net.open(0, &[0, 1, 2], 5, 0);
+    net.crash(0);
+    net.open(1, &[0, 1, 2], 5, 0);
+    // Node 2 never comes back.
+    net.down(2);
+    net.up(1);
+    net.settle();
+    assert_eq!(logs(&net, 1), ["0:1"]);
+    assert_eq!(net.nodes[0].machine.outbox_size().0, 0);
+}
+
+#[test]
+fn g16_who_was_out_meanwhile_is_owed_only_what_follows() {
+    let mut net = Net::new(3, true, DeliveryConfig::default(), 1);
+    net.down(2);
+    net.send(0, "0:1");
+    net.settle();
+    assert_eq!(net.nodes[0].machine.outbox_size().0, 1);
+    net.nodes[0]
+        .routes
+        .insert(CONV, Route::new(channel(true), Default::default(), 1, true));
+    net.open(0, &[0, 1, 2], 5, 0);
+    net.commit_all();
+    assert_eq!(net.nodes[0].machine.outbox_size().0, 0);
+    net.send(0, "0:2");
+    net.settle();
+    assert_eq!(net.nodes[0].machine.outbox_size().0, 1);
+}
+
+#[test]
 fn g10_a_group_of_one_has_delivered_everything() {
     let mut net = Net::new(3, true, DeliveryConfig::default(), 1);
     net.open(0, &[0], 2, 0);

@@ -497,6 +497,20 @@ fn flapping_is_shown_as_unstable_until_it_calms_down() {
     assert_eq!(changes(&mut machine), [("bob".into(), Status::Active)]);
 }
 
+/// The lease of what comes before we are connected would never run: it is told as unknown.
+#[test]
+fn p7_a_record_heard_while_subscribing_shows_nobody_as_there() {
+    let mut machine = observer();
+    machine.handle_down(at(1_000));
+    let bob = sender("bob", 1);
+    machine.handle_record(&bob, &record((1, 1, 1), ACTIVE), true, at(2_000));
+    machine.handle_record(&bob, &record((1, 1, 2), ACTIVE), true, at(3_000));
+    assert_eq!(status(&machine, "bob"), Status::Unknown);
+    connect(&mut machine, at(500_000));
+    machine.handle_record(&bob, &record((1, 1, 3), ACTIVE), true, at(501_000));
+    assert_eq!(status(&machine, "bob"), Status::Active);
+}
+
 #[cfg(feature = "probe")]
 #[test]
 fn the_planted_bugs_bite() {
