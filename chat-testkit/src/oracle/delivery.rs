@@ -106,8 +106,10 @@ pub struct Delivery {
     messages: BTreeMap<MessageId, Message>,
     /// ID6: what each id says, wherever it was seen.
     bound: HashMap<MessageId, Vec<u8>>,
-    /// When somebody was last told to be out of a group.
+    /// When somebody was last told to be out of a group, or to be in by another admission.
     removed: BTreeMap<UserId, u64>,
+    /// The log indexes at which devices of a user were let in.
+    admitted: BTreeMap<UserId, BTreeSet<u64>>,
     /// Pairs with a close or a block: their messages may end in `Gone`.
     parted: BTreeSet<(UserId, UserId)>,
     marks: BTreeMap<&'static str, u64>,
@@ -123,6 +125,7 @@ impl Delivery {
             messages: BTreeMap::new(),
             bound: HashMap::new(),
             removed: BTreeMap::new(),
+            admitted: BTreeMap::new(),
             parted: BTreeSet::new(),
             marks: BTreeMap::new(),
         }
@@ -166,10 +169,20 @@ impl Delivery {
             Seen::Killed => self.places[at.node].killed = true,
             Seen::Act(act) => return self.act(at, act),
             Seen::Event(Event::Delivery(event)) => return self.told(at, event),
-            Seen::Event(Event::Group(GroupEvent::Changed { change, .. })) => {
-                use chat_core::group::Change::{Kicked, Left};
-                if let Kicked { user, .. } | Left { user } = change {
-                    self.removed.insert(user.clone(), at.now);
+            Seen::Event(Event::Group(GroupEvent::Changed { change, index, .. })) => {
+                use chat_core::group::Change::{Admitted, Kicked, Left};
+                match change {
+                    Kicked { user, .. } | Left { user } => {
+                        self.removed.insert(user.clone(), at.now);
+                    }
+                    // A later admission of a device replaces the one that it had.
+                    Admitted { user } => {
+                        let known = self.admitted.entry(user.clone()).or_default();
+                        if known.insert(*index) && known.len() > 1 {
+                            self.removed.insert(user.clone(), at.now);
+                        }
+                    }
+                    _ => {}
                 }
             }
             Seen::Event(Event::Group(GroupEvent::Removed { .. })) => {

@@ -1,12 +1,12 @@
 //! The application on each node: it answers requests, acknowledges messages, trusts devices that
 //! the directory names, all after human or machine delays.
 
-use chat_core::Event;
 use chat_core::delivery::DeliveryEvent;
 use chat_core::event::IdentityEvent;
-use chat_core::group::GroupEvent;
+use chat_core::group::{GroupError, GroupEvent};
 use chat_core::link::LinkState;
 use chat_core::session::{Rejection, SessionEvent};
+use chat_core::{Endpoint, Event};
 
 use super::event::{Input, Reaction};
 use super::swarm::Suite;
@@ -123,6 +123,13 @@ impl World {
         self.push_input(at, n, Input::React(reaction));
     }
 
+    /// An answer that a leader cannot give now is given again.
+    fn ask_again(&mut self, n: usize, result: Option<Result<(), GroupError>>, reaction: Reaction) {
+        if let Some(Err(GroupError::Offline | GroupError::HandingOver)) = result {
+            self.later(n, 2_000, reaction);
+        }
+    }
+
     pub(super) fn react(&mut self, n: usize, reaction: Reaction) {
         self.note(&[12, n as u64], || format!("n{n} app: {reaction:?}"));
         match reaction {
@@ -165,10 +172,13 @@ impl World {
                 );
             }
             Reaction::Approve(group, request) => {
-                self.command(n, |e, now| e.approve(group, request, now), |_, _| {});
+                let result = self.command(n, |e, now| e.approve(group, request, now), |_, _| {});
+                self.ask_again(n, result, Reaction::Approve(group, request));
             }
             Reaction::Deny(group, request) => {
-                self.command(n, |e, now| e.deny(group, request, "full", now), |_, _| {});
+                let deny = |e: &mut Endpoint, now| e.deny(group, request, "full", now);
+                let result = self.command(n, deny, |_, _| {});
+                self.ask_again(n, result, Reaction::Deny(group, request));
             }
             Reaction::AnswerOffer(group, yes) => {
                 self.command(n, |e, now| e.answer_offer(group, yes, now), |_, _| {});

@@ -15,7 +15,7 @@ use chat_core::time::Timestamp;
 use super::broker::{Broker, Frame};
 use super::clock::NodeClock;
 use super::crypto::{FakeSigner, FakeVerifier, Ledger};
-use super::event::{Happening, Input, Reaction, Timed};
+use super::event::{Happening, Input, Timed};
 use super::node::Node;
 use super::rng::Draw;
 use super::script::Script;
@@ -299,28 +299,9 @@ impl World {
                 paused: node.paused_until > now,
             })
             .collect();
-        let waiting: Vec<_> = self
-            .group
-            .filter(|_| !self.faulty)
-            .into_iter()
-            .flat_map(|group| {
-                let ask =
-                    move |node: &Node| Some((node.index, node.endpoint.as_ref()?.group(group)?));
-                self.nodes.iter().filter_map(ask)
-            })
-            .flat_map(|(n, view)| {
-                view.requests
-                    .into_iter()
-                    .map(move |join| (n, view.group, join.request))
-            })
-            .collect();
         let verdict = self.oracles.probe(&views);
         let settled = (!self.faulty).then(|| self.oracles.settled(&views));
         drop(views);
-        // Whoever leads looks at the waiting list again and again.
-        for (n, group, request) in waiting {
-            self.later(n, 500, Reaction::Approve(group, request));
-        }
         self.judge(verdict);
         match settled {
             Some(Ok(settled)) => self.settled = Some(settled),
