@@ -201,7 +201,7 @@ impl Groups {
         }
         for (request, waiting) in self.waiting(group, &[request])? {
             self.drop_waiting(group, request);
-            self.remember(group, request, waiting.device);
+            self.remember(group, request, waiting.device, reason);
             self.answer(group, request, &waiting.user, DENIED, reason);
         }
         Ok(())
@@ -232,12 +232,12 @@ impl Groups {
         }
     }
 
-    fn remember(&mut self, id: GroupId, request: RequestId, device: DeviceId) {
+    fn remember(&mut self, id: GroupId, request: RequestId, device: DeviceId, why: &str) {
         if let Some(group) = self.groups.get_mut(&id) {
             if group.settled.len() == MAX_SETTLED {
                 group.settled.remove(0);
             }
-            group.settled.push((request, device));
+            group.settled.push((request, device, why.to_owned()));
         }
     }
 
@@ -287,7 +287,7 @@ impl Groups {
         self.tell_requests(id, &shown);
         self.arm_lapses(id, now);
         let request = RequestId(request.request);
-        self.answer(id, request, &from.user, code, why);
+        self.answer(id, request, &from.user, code, &why);
     }
 
     fn judge_join(
@@ -296,31 +296,33 @@ impl Groups {
         from: &Sender,
         request: &JoinReq,
         now: Now,
-    ) -> (u8, &'static str) {
+    ) -> (u8, String) {
+        let say = |code: u8, why: &str| (code, why.to_owned());
         let group = &self.groups[&id];
         let roster = &group.chain.as_ref().expect("we lead it").roster;
         let (name, instance) = (RequestId(request.request), (from.device, request.nonce));
         if roster.sits(instance.0, instance.1) {
-            return (ADMITTED, "");
+            return say(ADMITTED, "");
         }
         if roster.gone.contains_key(&instance) {
-            return (DENIED, "that membership has ended; ask again");
+            return say(DENIED, "that membership has ended; ask again");
         }
-        if group.settled.contains(&(name, from.device)) {
+        let same = |it: &&(RequestId, DeviceId, String)| (it.0, it.1) == (name, from.device);
+        if let Some((_, _, why)) = group.settled.iter().find(same) {
             mark("group-late-request");
-            return (DENIED, "");
+            return (DENIED, why.clone());
         }
         let held = group.joins.get(&name);
         if held.is_some_and(|waiting| waiting.device != from.device) {
-            return (BUSY, "");
+            return say(BUSY, "");
         }
         if request.withdrawn {
             self.drop_waiting(id, name);
-            self.remember(id, name, from.device);
-            return (DENIED, "withdrawn");
+            self.remember(id, name, from.device, "withdrawn");
+            return say(DENIED, "withdrawn");
         }
         if held.is_some() {
-            return (SEEN, "");
+            return say(SEEN, "");
         }
         let older: Vec<_> = group
             .joins
@@ -332,12 +334,12 @@ impl Groups {
         let full = group.joins.len() >= self.config.max_joins || of_user >= MAX_PER_USER;
         if full && older.is_empty() {
             mark("group-joins-full");
-            return (BUSY, "");
+            return say(BUSY, "");
         }
         for older in older {
             mark("group-request-replaced");
             self.drop_waiting(id, older);
-            self.remember(id, older, from.device);
+            self.remember(id, older, from.device, "asked anew");
         }
         let waiting = Waiting {
             user: from.user.clone(),
@@ -351,7 +353,7 @@ impl Groups {
         if let Some(group) = self.groups.get_mut(&id) {
             group.joins.insert(name, waiting);
         }
-        (SEEN, "")
+        say(SEEN, "")
     }
 
     /// The leader answers us.

@@ -79,8 +79,9 @@ struct Group {
     record: Record,
     chain: Option<Chain>,
     joins: BTreeMap<RequestId, Waiting>,
-    /// Refused and withdrawn requests, newest last, so that a late copy does not ask again.
-    settled: Vec<(RequestId, DeviceId)>,
+    /// Refused and withdrawn requests with the words said, newest last: a late copy does not ask
+    /// again and gets the same answer.
+    settled: Vec<(RequestId, DeviceId, String)>,
     /// The heads that members reported to us, the leader.
     acks: BTreeMap<DeviceId, u64>,
     /// The next wait before a repeat.

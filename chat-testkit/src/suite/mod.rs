@@ -11,5 +11,6 @@ mod world;
 
 pub use stage::Stage;
 pub use world::{
-    Answer, CONTENT_TTL, Command, Fault, INVITE_TTL, JOIN_TTL, Node, Refusal, World, config,
+    Answer, CONTENT_TTL, Command, Fault, INVITE_TTL, JOIN_TTL, Node, OUTBOX, Refusal, UNREAD,
+    World, config,
 };

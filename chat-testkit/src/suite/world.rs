@@ -21,13 +21,20 @@ pub const JOIN_TTL: Duration = Duration::from_secs(600);
 /// How long a message is tried in every world.
 pub const CONTENT_TTL: Duration = Duration::from_secs(1_200);
 
-/// What the endpoints of every world run with: the times of [`Config::lan`], and times to live
-/// that can be lived through.
+/// How many messages an outbox holds in every world.
+pub const OUTBOX: usize = 300;
+/// How many messages of one sender an application may leave unacknowledged in every world.
+pub const UNREAD: usize = 128;
+
+/// What the endpoints of every world run with: the times of [`Config::lan`], and times to live and
+/// bounds that can be reached.
 pub fn config() -> Config {
     let mut config = Config::lan();
     config.session.invite_ttl = INVITE_TTL;
     config.group.join_ttl = JOIN_TTL;
     config.delivery.content_ttl = CONTENT_TTL;
+    config.delivery.max_outbox = OUTBOX;
+    config.delivery.max_inbox = 4 * UNREAD;
     config
 }
 

@@ -239,6 +239,26 @@ fn g14_a_request_waits_for_its_leader_and_is_told_again_after_a_restart() {
 }
 
 #[test]
+fn g14_a_refusal_that_got_lost_is_given_again_with_its_reason() {
+    let mut net = Net::new(&["ann", "bob"], 16);
+    let id = net.run(0, |g, now| g.create(&name("ops"), now)).unwrap();
+    let request = net.run(1, |g, now| g.join(id, "", now)).unwrap();
+    net.pass(1_000);
+    net.down(1);
+    net.run(0, |g, now| g.deny(id, request, "members only", now))
+        .unwrap();
+    net.pass(1_000);
+    net.up(1);
+    net.pass(120_000);
+    let denied = |event: &GroupEvent| match event {
+        GroupEvent::Denied { reason, .. } => Some(reason.clone()),
+        _ => None,
+    };
+    let told: Vec<_> = net.take_events(1).iter().filter_map(denied).collect();
+    assert_eq!(told, ["members only"]);
+}
+
+#[test]
 fn g14_a_withdrawn_request_is_gone_also_when_its_copies_come_late() {
     let mut net = Net::new(&["ann", "bob"], 11);
     let id = net.run(0, |g, now| g.create(&name("ops"), now)).unwrap();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl<F: Flaw> PureWorld<F> {
+impl PureWorld {
     pub(super) fn obey(&mut self, node: usize, output: Output) {
         let life = self.devices[node].life;
         match output {
@@ -44,7 +44,7 @@ impl<F: Flaw> PureWorld<F> {
                 }
                 self.devices[node].will = will;
                 let known = !self.devices[node].subscribed.is_empty();
-                let resumed = known || (F::FORGETS && self.devices[node].life > 1);
+                let resumed = known || (self.flaw.forgets && self.devices[node].life > 1);
                 if let Some(process) = &mut self.devices[node].process {
                     process.connected = true;
                 }
@@ -87,12 +87,16 @@ impl<F: Flaw> PureWorld<F> {
     }
 
     pub(super) fn subscribe(&mut self, node: usize, channel: Channel) {
+        let deaf = self.flaw.deaf;
         let device = &mut self.devices[node];
         if !device.process.as_ref().is_some_and(|it| it.connected) {
             return;
         }
         let life = device.life;
-        device.subscribed.insert(channel.clone());
+        self.subscriptions += 1;
+        if deaf == 0 || !self.subscriptions.is_multiple_of(deaf) {
+            device.subscribed.insert(channel.clone());
+        }
         let event = LinkEvent::Subscribed(channel.clone());
         self.after(2 * HOP, Happens::Link { node, life, event });
         if let Some((from, bytes)) = self.last_values.get(&channel).cloned()
@@ -121,12 +125,13 @@ impl<F: Flaw> PureWorld<F> {
         last: bool,
     ) {
         self.published += 1;
+        let flaw = self.flaw;
         let every = |count: u64| count != 0 && self.published.is_multiple_of(count);
-        if every(F::DROPS) {
+        if every(flaw.drops) {
             return;
         }
-        let copies = if every(F::REPEATS) { 2 } else { 1 };
-        let late = if every(F::SHUFFLES) {
+        let copies = if every(flaw.repeats) { 2 } else { 1 };
+        let late = if every(flaw.shuffles) {
             LATE
         } else {
             Duration::ZERO
@@ -153,7 +158,7 @@ impl<F: Flaw> PureWorld<F> {
                     };
                     self.after(2 * HOP + late, frame);
                 }
-            } else if class == Class::Durable && !F::SWALLOWS {
+            } else if class == Class::Durable && !flaw.swallows {
                 device.mailbox.push_back((channel.clone(), bytes.clone()));
             }
         }
@@ -164,7 +169,7 @@ impl<F: Flaw> PureWorld<F> {
         if let Some(process) = &mut self.devices[node].process {
             process.connected = false;
         }
-        if F::FORGETS {
+        if self.flaw.forgets {
             self.devices[node].subscribed.clear();
         }
         if let Some(will) = self.devices[node].will.take() {

@@ -1,63 +1,44 @@
 //! Brokers that do not keep their word, to show what the suite notices and what the core survives.
 
-use std::fmt::Debug;
+use std::cell::Cell;
 
-/// What a broker does wrong. A count of zero means never.
-pub trait Flaw: Debug + 'static {
+/// What a broker does wrong; by default nothing. A count of zero means never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flaw {
     /// Every so many frames one vanishes, acknowledged to its sender.
-    const DROPS: u64 = 0;
+    pub drops: u64,
     /// Every so many frames one comes twice.
-    const REPEATS: u64 = 0;
+    pub repeats: u64,
     /// Every so many frames one comes after those that follow it.
-    const SHUFFLES: u64 = 0;
+    pub shuffles: u64,
+    /// Every so many subscriptions one is confirmed and not made.
+    pub deaf: u64,
     /// A connection that ends loses its subscriptions, and the next one is called resumed.
-    const FORGETS: bool = false;
+    pub forgets: bool,
     /// Nothing is kept for who is away.
-    const SWALLOWS: bool = false;
+    pub swallows: bool,
 }
 
-/// Nothing.
-#[derive(Clone, Copy, Debug)]
-pub struct Sound;
-
-impl Flaw for Sound {}
-
-/// Loses every fifth frame.
-#[derive(Clone, Copy, Debug)]
-pub struct Drops;
-
-impl Flaw for Drops {
-    const DROPS: u64 = 5;
+thread_local! {
+    static FLAW: Cell<Flaw> = const {
+        Cell::new(Flaw {
+            drops: 0,
+            repeats: 0,
+            shuffles: 0,
+            deaf: 0,
+            forgets: false,
+            swallows: false,
+        })
+    };
 }
 
-/// Delivers every third frame twice.
-#[derive(Clone, Copy, Debug)]
-pub struct Repeats;
+impl Flaw {
+    /// Gives it to the broker of every world that starts on this thread from now on.
+    pub fn plant(self) {
+        FLAW.set(self);
+    }
 
-impl Flaw for Repeats {
-    const REPEATS: u64 = 3;
-}
-
-/// Delivers every third frame late.
-#[derive(Clone, Copy, Debug)]
-pub struct Shuffles;
-
-impl Flaw for Shuffles {
-    const SHUFFLES: u64 = 3;
-}
-
-/// Forgets subscriptions and says that it kept them.
-#[derive(Clone, Copy, Debug)]
-pub struct Forgets;
-
-impl Flaw for Forgets {
-    const FORGETS: bool = true;
-}
-
-/// Has no mailboxes.
-#[derive(Clone, Copy, Debug)]
-pub struct Swallows;
-
-impl Flaw for Swallows {
-    const SWALLOWS: bool = true;
+    pub(super) fn planted() -> Self {
+        FLAW.get()
+    }
 }

@@ -6,10 +6,9 @@ mod broker;
 mod flaw;
 mod run;
 
-pub use flaw::{Drops, Flaw, Forgets, Repeats, Shuffles, Sound, Swallows};
+pub use flaw::Flaw;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,19 +93,20 @@ struct Device {
     events: VecDeque<Event>,
 }
 
-/// The bare core, over a broker with the flaw `F`.
+/// The bare core, over a broker that may have a [`Flaw`].
 #[derive(Debug)]
-pub struct PureWorld<F = Sound> {
+pub struct PureWorld {
     now: Timestamp,
     queue: BTreeMap<(Timestamp, u64), Happens>,
     order: u64,
     devices: Vec<Device>,
     last_values: BTreeMap<Channel, (usize, Bytes)>,
     published: u64,
-    flaw: PhantomData<F>,
+    subscriptions: u64,
+    flaw: Flaw,
 }
 
-impl<F: Flaw> World for PureWorld<F> {
+impl World for PureWorld {
     const VIRTUAL_TIME: bool = true;
 
     async fn start() -> Self {
@@ -117,7 +117,8 @@ impl<F: Flaw> World for PureWorld<F> {
             devices: Vec::new(),
             last_values: BTreeMap::new(),
             published: 0,
-            flaw: PhantomData,
+            subscriptions: 0,
+            flaw: Flaw::planted(),
         }
     }
 

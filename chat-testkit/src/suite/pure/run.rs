@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl<F: Flaw> PureWorld<F> {
+impl PureWorld {
     pub(super) fn after(&mut self, wait: Duration, what: Happens) {
         self.order += 1;
         self.queue.insert((self.now + wait, self.order), what);

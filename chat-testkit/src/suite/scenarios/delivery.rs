@@ -8,7 +8,7 @@ use chat_core::content::{Content, ContentError};
 use chat_core::delivery::{Ack, DeliveryEvent, FailReason, SendError, TimelineItem};
 use chat_core::id::{ConvId, MessageId};
 
-use crate::suite::{Answer, CONTENT_TTL, Command, Node, Refusal, Stage, World};
+use crate::suite::{Answer, CONTENT_TTL, Command, Node, OUTBOX, Refusal, Stage, UNREAD, World};
 
 async fn pair<W: World>(s: &mut Stage<W>) -> (Node, Node, ConvId) {
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
@@ -188,6 +188,44 @@ pub async fn q17_a_transaction_names_one_content<W: World>(s: &mut Stage<W>) {
     s.hears_nothing(bob).await;
 }
 
+/// A full outbox says so and loses nothing; when it is drained there is room again.
+pub async fn q5_a_full_outbox_refuses_and_loses_nothing<W: World>(s: &mut Stage<W>) {
+    let (alice, bob, conv) = pair(s).await;
+    s.cut(alice).await;
+    let all = u32::try_from(OUTBOX).expect("small");
+    s.say_all(alice, conv, "alice", 0..all).await;
+    let content = Content::text("one too many");
+    let txn = s.txn();
+    let command = Command::Send {
+        conv,
+        txn,
+        content: content.clone(),
+    };
+    let refusal = s.refused(alice, command.clone()).await;
+    let limit = "max_outbox";
+    assert_eq!(refusal, Refusal::Send(SendError::Full { content, limit }));
+    s.mend(alice).await;
+    s.hears_all(bob, "alice", 0..all).await;
+    s.hold(alice).await;
+    s.ask(alice, command).await;
+    s.hears(bob, &["one too many"]).await;
+}
+
+/// An application that does not read is not flooded, and gets the rest when it reads.
+pub async fn q5_who_reads_slowly_is_not_flooded<W: World>(s: &mut Stage<W>) {
+    let (alice, bob, conv) = pair(s).await;
+    let (fits, all) = (UNREAD, u32::try_from(UNREAD).expect("small") + 60);
+    s.say_all(alice, conv, "alice", 0..all).await;
+    s.hold(bob).await;
+    let arrived = s.kept(bob, |event| match event {
+        Event::Delivery(DeliveryEvent::Received(_)) => Some(()),
+        _ => None,
+    });
+    assert_eq!(arrived.len(), fits, "what is unread is bounded");
+    s.hears_all(bob, "alice", 0..all).await;
+    s.hears_nothing(bob).await;
+}
+
 /// A refused message comes back to the caller.
 pub async fn q5_a_refused_message_is_handed_back<W: World>(s: &mut Stage<W>) {
     let (alice, _bob, conv) = pair(s).await;
@@ -239,13 +277,14 @@ pub async fn q6_an_expired_message_fails_here_and_is_a_gap_there<W: World>(s: &m
     assert_eq!(s.texts(bob, conv).await, ["before", "<gap of 2>", "after"]);
 }
 
-/// Away for nearly as long as messages are tried, and nothing is missing.
+/// Away for half as long as messages are tried, and nothing is missing.
 pub async fn q6_a_long_absence_loses_nothing_that_is_still_tried<W: World>(s: &mut Stage<W>) {
     let (alice, bob, conv) = pair(s).await;
     s.stop(bob).await;
     s.say_all(alice, conv, "alice", 0..100).await;
-    s.world.wait(CONTENT_TTL - Duration::from_secs(120)).await;
+    s.world.wait(CONTENT_TTL / 2).await;
     s.revive(bob).await;
+    s.patient(CONTENT_TTL);
     s.hears_all(bob, "alice", 0..100).await;
     s.hears_nothing(bob).await;
 }

@@ -97,6 +97,22 @@ pub async fn g9_a_victim_cannot_write_any_more<W: World>(s: &mut Stage<W>) {
     s.hears_nothing(carol).await;
 }
 
+/// A person is kicked with all its devices.
+pub async fn g9_a_kick_removes_every_device<W: World>(s: &mut Stage<W>) {
+    let alice = s.join("alice").await;
+    let (phone, laptop) = (s.join("bob").await, s.join("bob").await);
+    let (group, conv) = s.group(&[alice, phone, laptop]).await;
+    kick(s, alice, group, phone).await;
+    for device in [phone, laptop] {
+        removed(s, device, group).await;
+        s.stands(device, group, Membership::Kicked).await;
+    }
+    s.counts(alice, group, 1).await;
+    s.say(alice, conv, "alone at last").await;
+    s.hears_nothing(phone).await;
+    s.hears_nothing(laptop).await;
+}
+
 /// What the victim wrote before it knew is shown as mail of a former member, or comes back to it
 /// as failed: never as a member's word, and never lost without a word.
 pub async fn g9_late_mail_of_a_victim_is_marked_or_fails<W: World>(s: &mut Stage<W>) {

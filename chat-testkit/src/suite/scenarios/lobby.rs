@@ -89,8 +89,9 @@ pub async fn g14_a_group_is_found_in_the_lobby_and_joined<W: World>(s: &mut Stag
     assert_eq!(listing.name, group_name("chess"));
     assert_eq!(listing.leader, s.user(alice));
     assert_eq!(listing.members, 1);
-    assert_eq!(s.world.listings(bob, &hall()).await, [listing.clone()]);
-    s.admit(alice, listing.group, bob).await;
+    let found = listing.group;
+    assert_eq!(s.world.listings(bob, &hall()).await, [listing]);
+    s.admit(alice, found, bob).await;
     let carol = enter(s, "carol").await;
     listed(s, carol, |listing| listing.members == 2).await;
 }

@@ -171,6 +171,8 @@ macro_rules! scenarios {
                 q3_taking_back_can_come_too_late
                 q17_a_transaction_is_taken_once
                 q17_a_transaction_names_one_content
+                q5_a_full_outbox_refuses_and_loses_nothing
+                q5_who_reads_slowly_is_not_flooded
                 q5_a_refused_message_is_handed_back
                 id8_a_conversation_with_replies_looks_the_same_on_both_sides
                 id8_messages_written_apart_find_one_order
@@ -235,6 +237,7 @@ macro_rules! scenarios {
                 g11_a_victim_that_was_away_learns_it_on_return
                 g11_a_kick_outlives_the_death_of_the_leader
                 g9_a_victim_cannot_write_any_more
+                g9_a_kick_removes_every_device
                 g9_late_mail_of_a_victim_is_marked_or_fails
                 g9_what_was_said_before_the_kick_still_arrives
                 g12_a_leave_is_seen_by_everybody
