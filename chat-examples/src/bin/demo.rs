@@ -98,16 +98,17 @@ fn wipe(state: &Path) -> Result<(), Failure> {
 }
 
 async fn listen(options: &Options) -> Result<TcpListener, Failure> {
-    let mut last = "no address to listen on".to_owned();
+    let mut last = String::new();
     for address in options.addresses() {
+        if !last.is_empty() {
+            println!("{last}; taking a free port instead");
+        }
         match TcpListener::bind(address).await {
             Ok(listener) => return Ok(listener),
-            Err(error) => {
-                last = format!("cannot listen on {address}: {error}; choose another with --port")
-            }
+            Err(error) => last = format!("cannot listen on {address}: {error}"),
         }
     }
-    Err(last.into())
+    Err(format!("{last}; choose another with --port").into())
 }
 
 /// Waits for Ctrl-C or a termination signal.
