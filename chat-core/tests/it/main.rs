@@ -6,6 +6,8 @@ mod fill;
 mod golden;
 mod hostile;
 mod laws;
+mod play;
+mod played;
 mod schema;
 mod sizes;
 mod support;
