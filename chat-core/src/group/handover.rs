@@ -7,6 +7,7 @@
 use super::Groups;
 use super::chain::Chain;
 use super::entry::{LeftProof, Op};
+use super::rows::Stage;
 use super::types::{GroupError, GroupEvent};
 use crate::channel::Channel;
 use crate::effect::Outgoing;
@@ -276,6 +277,24 @@ impl Groups {
         true
     }
 
+    /// Who asked to come back while it left, and leads now, has nobody to ask: it stays.
+    fn settle_own_request(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        let record = &mut group.record;
+        if record
+            .asking
+            .take_if(|asking| asking.stage == Stage::Open)
+            .is_some()
+        {
+            mark("group-leads-while-asking");
+            record.leaving = None;
+            self.save(id);
+            self.effects.emit_gated(GroupEvent::Joined { group: id });
+        }
+    }
+
     /// Takes the lead when the log ends with a hand-over to us that we accepted; asks first when
     /// we did not.
     pub(super) fn claim(&mut self, id: GroupId, now: Now) {
@@ -301,6 +320,7 @@ impl Groups {
         }
         if let Ok(index) = self.append(id, Op::Claim, now) {
             self.publish(id, index);
+            self.settle_own_request(id);
         }
     }
 }

@@ -81,9 +81,12 @@ impl Groups {
         } else {
             self.make_room()?;
         }
+        let held = self.groups.get(&group);
+        let earlier = held.and_then(|held| held.record.asking.as_ref());
         let asking = Asking {
             request: self.rng.bytes(),
-            nonce: self.rng.bytes(),
+            // A late copy of a request that we gave up then asks for the same membership.
+            nonce: earlier.map_or_else(|| self.rng.bytes(), |asking| asking.nonce),
             note: note.to_owned(),
             until: now.wall.plus(self.config.join_ttl).0,
             stage: Stage::Open,

@@ -144,8 +144,11 @@ impl Groups {
             record.leaving = None;
         }
         if passed {
-            record.accepted = None;
             record.offer = None;
+        }
+        // An offer was to the membership that we had.
+        if passed || record.nonce != before.nonce || !record.nonce.is_some_and(still) {
+            record.accepted = None;
             group.offered = None;
         }
         let saved = *record == before;

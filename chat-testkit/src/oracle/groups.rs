@@ -1,7 +1,7 @@
-//! Groups: IG1–IG6 and IG12, from told events, views and the log on the wire, which the second
+//! Groups: IG1–IG6, IG12 and G12, from told events, views and the log on the wire, which the second
 //! reader in `chain` folds by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chat_core::event::Event;
@@ -25,6 +25,8 @@ pub struct Groups {
     /// The greatest head that a device showed in this process, and that it told at all.
     shown: BTreeMap<usize, (u64, u64)>,
     told: BTreeMap<DeviceId, (u64, u64)>,
+    /// Nodes whose application left in this process and did not ask to come back.
+    left: BTreeSet<usize>,
     marks: BTreeMap<&'static str, u64>,
 }
 
@@ -37,6 +39,7 @@ impl Groups {
             group: None,
             shown: BTreeMap::new(),
             told: BTreeMap::new(),
+            left: BTreeSet::new(),
             marks: BTreeMap::new(),
         }
     }
@@ -62,7 +65,12 @@ impl Groups {
     /// IG1 or IG2.
     pub fn see(&mut self, at: At<'_>, seen: Seen<'_>) -> Verdict {
         match seen {
-            Seen::Started | Seen::Died => drop(self.shown.remove(&at.node)),
+            Seen::Started | Seen::Died => {
+                self.shown.remove(&at.node);
+                self.left.remove(&at.node);
+            }
+            Seen::Act(Act::Leave { .. }) => drop(self.left.insert(at.node)),
+            Seen::Act(Act::Join { .. }) => drop(self.left.remove(&at.node)),
             Seen::Act(Act::Created { group }) => self.group = Some(*group),
             Seen::Arrives(channel, bytes, _)
                 if matches!(wire::peek_kind(bytes), Some(ENTRIES | REMOVED)) =>
@@ -86,6 +94,10 @@ impl Groups {
     }
 
     fn event(&mut self, at: At<'_>, event: &GroupEvent) {
+        // A leader whose successor declines stays.
+        if let GroupEvent::LeadDeclined { .. } = event {
+            self.left.remove(&at.node);
+        }
         match event {
             GroupEvent::Changed {
                 change,
@@ -117,7 +129,7 @@ impl Groups {
         nodes.iter().filter_map(view).collect()
     }
 
-    /// IG2 and IG3 at one moment.
+    /// IG2, IG3 and G12 at one moment.
     ///
     /// # Errors
     /// The first view that breaks them.
@@ -136,6 +148,10 @@ impl Groups {
                 return Err(Violation::new("IG2", text));
             }
             *shown = head;
+            if self.left.contains(&n) && view.mine == Membership::Member {
+                let text = format!("node {n} left, and is a member again unasked");
+                return Err(Violation::new("G12", text));
+            }
             let (first, other) = rosters.entry(head).or_insert_with(|| (n, view.clone()));
             // Whoever is not in may not know who leads.
             let leaders = other.leader.as_ref().zip(view.leader.as_ref());

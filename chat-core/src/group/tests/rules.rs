@@ -449,6 +449,74 @@ fn g18_a_target_that_vanishes_leaves_a_leader_that_signs_nothing() {
 }
 
 #[test]
+fn g14_a_late_copy_of_a_request_that_was_given_up_lets_nobody_in_again() {
+    let mut net = Net::new(&["ann", "bob"], 13);
+    let id = net.run(0, |g, now| g.create(&name("ops"), now)).unwrap();
+    net.down(1);
+    let request = net.run(1, |g, now| g.join(id, "", now)).unwrap();
+    let asking = net.nodes[1].groups.groups[&id].record.asking.clone();
+    net.run(1, |g, now| g.withdraw(id, now)).unwrap();
+    net.up(1);
+    net.admit(0, 1, id);
+    net.run(1, |g, now| g.leave(id, now)).unwrap();
+    net.pass(10_000);
+    assert_eq!(net.users(0, id), ["ann"]);
+    let copy = crate::wire::group::JoinReq {
+        group: id.0,
+        request: request.0,
+        nonce: asking.unwrap().nonce,
+        note: Default::default(),
+        withdrawn: false,
+    };
+    let bob = net.nodes[1].me.clone();
+    net.run(0, |g, now| g.handle_frame(&bob, &copy.into(), now));
+    assert_eq!(net.nodes[0].groups.view(id).unwrap().requests, []);
+}
+
+#[test]
+fn g18_an_offer_ends_with_the_membership_that_it_was_made_to() {
+    let mut net = Net::new(&["ann", "bob"], 18);
+    let id = net.full();
+    net.run(1, |g, now| g.leave(id, now)).unwrap();
+    net.run(0, |g, now| g.hand_over(id, &user("bob"), now))
+        .unwrap();
+    net.pass(10_000);
+    assert_eq!(net.mine(1, id), Some(Membership::Left));
+    net.take_events(1);
+    net.admit(0, 1, id);
+    net.run(0, |g, now| g.leave(id, now)).unwrap();
+    net.pass(10_000);
+    let offered = GroupEvent::LeadOffered {
+        group: id,
+        by: user("ann"),
+    };
+    assert!(net.take_events(1).contains(&offered));
+    net.run(1, |g, now| g.answer_offer(id, true, now)).unwrap();
+    net.pass(20_000);
+    assert_eq!(net.mine(1, id), Some(Membership::Leader));
+}
+
+#[test]
+fn g12_who_leads_before_its_request_to_come_back_is_answered_stays() {
+    let mut net = Net::new(&["ann", "bob"], 19);
+    let id = net.full();
+    net.run(0, |g, now| g.hand_over(id, &user("bob"), now))
+        .unwrap();
+    net.pass(2_000);
+    net.run(1, |g, now| g.answer_offer(id, true, now)).unwrap();
+    net.down(1);
+    net.run(1, |g, now| g.leave(id, now)).unwrap();
+    net.run(1, |g, now| g.join(id, "", now)).unwrap();
+    net.pass(2_000);
+    net.take_events(1);
+    net.up(1);
+    net.pass(30_000);
+    assert_eq!(net.mine(1, id), Some(Membership::Leader));
+    let joined = GroupEvent::Joined { group: id };
+    assert!(net.take_events(1).contains(&joined));
+}
+
+#[test]
 fn g19_a_batch_is_let_in_whole_or_not_at_all() {
     let config = GroupConfig {
         max_roster: 3,

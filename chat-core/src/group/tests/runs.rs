@@ -27,9 +27,15 @@ pub(super) fn random_run(seed: u64) {
     net.duplicates = rng.below(30);
     net.delay = 1 + rng.below(4_000);
     net.prompt = rng.below(2) == 0;
+    // Who left and did not ask to come back; what a crash took may be forgotten.
+    let mut left = [false; 5];
     for _ in 0..120 {
         let node = rng.below(5) as usize;
-        step(&mut net, &mut rng, node, id);
+        match step(&mut net, &mut rng, node, id) {
+            Some(Word::Leave) => left[node] = true,
+            Some(Word::Join) => left[node] = false,
+            None => {}
+        }
         if rng.below(8) == 0 && !net.prompt && net.nodes[node].alive {
             // Between the effects of one command.
             net.crash(node);
@@ -40,22 +46,34 @@ pub(super) fn random_run(seed: u64) {
             }
         }
         net.pass(rng.below(6_000));
+        for (node, left) in left.iter_mut().enumerate() {
+            let declined = |e: &GroupEvent| matches!(e, GroupEvent::LeadDeclined { .. });
+            *left &= net.nodes[node].alive && !net.take_events(node).iter().any(declined);
+            let back = *left && net.mine(node, id) == Some(Membership::Member);
+            assert!(!back, "G12, seed {seed}: {node} left and is in");
+        }
     }
     heal(&mut net, id);
     agree(&net, id, seed);
 }
 
-fn step(net: &mut Net, rng: &mut Rng, node: usize, id: GroupId) {
+/// What an application said, and was not refused.
+enum Word {
+    Join,
+    Leave,
+}
+
+fn step(net: &mut Net, rng: &mut Rng, node: usize, id: GroupId) -> Option<Word> {
     if !net.nodes[node].alive {
         if rng.below(2) == 0 {
             net.restart(node);
         }
-        return;
+        return None;
     }
     let other = net.nodes[rng.below(5) as usize].me.user.clone();
     let pick = rng.below(20);
     // Refusals are part of the run: most commands come from the wrong member at the wrong time.
-    let _refused = match pick {
+    let refused = match pick {
         0..=4 => net.run(node, |g, now| g.join(id, "let me in", now)).err(),
         5..=8 => settle(net, node, id, pick > 5).err(),
         9 => net.run(node, |g, now| g.withdraw(id, now)).err(),
@@ -83,6 +101,11 @@ fn step(net: &mut Net, rng: &mut Rng, node: usize, id: GroupId) {
             None
         }
     };
+    match (pick, refused) {
+        (0..=4, None) => Some(Word::Join),
+        (11, None) => Some(Word::Leave),
+        _ => None,
+    }
 }
 
 /// The application answers what waits at `node`.
