@@ -3,13 +3,13 @@
 
 use std::hint::black_box;
 
-use benches::NoCrypto;
+use benches::{Cpu, NoCrypto};
 use chat_core::channel::{Channel, TopicId};
 use chat_core::content::Content;
 use chat_core::id::{ConvId, UserId};
 use chat_core::identity::{DeviceKey, Ed25519, PublicKey, Signer, Verifier};
 use chat_core::wire::{self, Body, BoundedBytes, BoundedVec, delivery};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Throughput, criterion_group, criterion_main};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -46,7 +46,7 @@ fn data() -> Body {
     })
 }
 
-fn codec(c: &mut Criterion) {
+fn codec(c: &mut Cpu) {
     let user = UserId::new("alice").expect("a valid name");
     let channel = Channel::Conv(TopicId([3; 16]));
     let fake = NoCrypto(PublicKey([5; 32]));
@@ -102,5 +102,9 @@ fn codec(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(all, codec);
+criterion_group! {
+    name = all;
+    config = benches::criterion();
+    targets = codec
+}
 criterion_main!(all);

@@ -6,11 +6,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use benches::{Busy, Crypto, Drained, Pair, drain};
+use benches::{Busy, Cpu, Crypto, Drained, Pair, ThreadTime, drain};
 use bytes::{Bytes, BytesMut};
 use chat_core::content::Content;
 use chat_core::id::TxnId;
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Throughput, criterion_group, criterion_main};
 
 fn txn(n: u64) -> TxnId {
     let mut id = [0; 16];
@@ -18,7 +18,7 @@ fn txn(n: u64) -> TxnId {
     TxnId(id)
 }
 
-fn session(c: &mut Criterion) {
+fn session(c: &mut Cpu) {
     let mut group = c.benchmark_group("session");
     for crypto in [Crypto::Off, Crypto::Real] {
         group.bench_function(
@@ -47,7 +47,7 @@ fn sizes() -> &'static [u32] {
     }
 }
 
-fn receive(c: &mut Criterion) {
+fn receive(c: &mut Cpu) {
     let mut group = c.benchmark_group("receive");
     for &n in sizes() {
         let mut busy = Busy::open(n);
@@ -56,9 +56,9 @@ fn receive(c: &mut Criterion) {
                 let mut spent = Duration::ZERO;
                 for _ in 0..rounds {
                     let (channel, frame) = busy.text();
-                    let start = Instant::now();
+                    let start = ThreadTime::now();
                     busy.inbound(&channel, &frame);
-                    spent += start.elapsed();
+                    spent += ThreadTime::now() - start;
                     assert_eq!(busy.told(), 1, "the message was told");
                     busy.acknowledge();
                     busy.pass();
@@ -75,7 +75,7 @@ fn receive(c: &mut Criterion) {
     group.finish();
 }
 
-fn send(c: &mut Criterion) {
+fn send(c: &mut Cpu) {
     let mut group = c.benchmark_group("send");
     for &n in sizes() {
         let mut busy = Busy::open(n);
@@ -86,14 +86,14 @@ fn send(c: &mut Criterion) {
                 b.iter_custom(|rounds| {
                     let mut spent = [Duration::ZERO; 2];
                     for _ in 0..rounds {
-                        let start = Instant::now();
+                        let start = ThreadTime::now();
                         let sent = busy.send();
-                        spent[0] += start.elapsed();
+                        spent[0] += ThreadTime::now() - start;
                         assert_eq!(busy.frames_out(), 1, "the message left");
                         let (inbox, ack) = busy.ack(sent);
-                        let start = Instant::now();
+                        let start = ThreadTime::now();
                         busy.inbound(&inbox, &ack);
-                        spent[1] += start.elapsed();
+                        spent[1] += ThreadTime::now() - start;
                         busy.clear();
                     }
                     assert_eq!(busy.alice.stats().outbox, 0, "all is acknowledged");
@@ -132,7 +132,7 @@ fn send(c: &mut Criterion) {
     group.finish();
 }
 
-fn cycle(c: &mut Criterion) {
+fn cycle(c: &mut Cpu) {
     let mut group = c.benchmark_group("cycle");
     group.throughput(Throughput::Elements(1));
     for crypto in [Crypto::Off, Crypto::Real] {
@@ -149,7 +149,7 @@ fn cycle(c: &mut Criterion) {
     group.finish();
 }
 
-fn outbox(c: &mut Criterion) {
+fn outbox(c: &mut Cpu) {
     let mut group = c.benchmark_group("outbox");
     let sizes: &[u64] = if benches::measuring() {
         &[100, 1_000]
@@ -382,7 +382,7 @@ fn events(
 
 criterion_group! {
     name = all;
-    config = Criterion::default().sample_size(20);
+    config = benches::criterion();
     targets = session, send, receive, cycle, outbox
 }
 criterion_main!(all);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
 
+use benches::Cpu;
 use chat_core::config::PresenceConfig;
 use chat_core::id::{DeviceId, Epoch, UserId};
 use chat_core::identity::Sender;
@@ -12,7 +13,7 @@ use chat_core::presence::PresenceMachine;
 use chat_core::rng::Rng;
 use chat_core::time::{Now, Timestamp, UnixMillis};
 use chat_core::wire::{BoundedStr, presence::Presence};
-use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, criterion_group, criterion_main};
 
 fn sender(i: u32) -> Sender {
     let mut device = [0; 32];
@@ -55,7 +56,7 @@ fn watching(senders: &[Sender]) -> PresenceMachine {
     machine
 }
 
-fn presence(c: &mut Criterion) {
+fn presence(c: &mut Cpu) {
     let mut group = c.benchmark_group("presence");
     let sizes: &[u32] = if benches::measuring() {
         &[1_000, 100_000]
@@ -109,7 +110,7 @@ fn presence(c: &mut Criterion) {
 
 criterion_group! {
     name = all;
-    config = Criterion::default().sample_size(20);
+    config = benches::criterion();
     targets = presence
 }
 criterion_main!(all);

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::time::Duration;
 
+use benches::Cpu;
 use chat_core::deadline::DeadlineIndex;
 use chat_core::time::Timestamp;
-use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, criterion_group, criterion_main};
 
 fn filled(n: u64) -> DeadlineIndex<u64> {
     let mut index = DeadlineIndex::default();
@@ -17,7 +18,7 @@ fn filled(n: u64) -> DeadlineIndex<u64> {
     index
 }
 
-fn timers(c: &mut Criterion) {
+fn timers(c: &mut Cpu) {
     let mut group = c.benchmark_group("timers");
     let sizes: &[u64] = if benches::measuring() {
         &[100, 10_000, 1_000_000]
@@ -78,7 +79,7 @@ fn timers(c: &mut Criterion) {
 
 criterion_group! {
     name = all;
-    config = Criterion::default().sample_size(20);
+    config = benches::criterion();
     targets = timers
 }
 criterion_main!(all);

@@ -2,8 +2,10 @@
 //! measured apart), and everything durable at once.
 
 mod busy;
+mod time;
 
 pub use busy::Busy;
+pub use time::{Cpu, ThreadTime, criterion};
 
 use std::sync::Arc;
 use std::time::Duration;
