@@ -5,7 +5,7 @@
 #   SIZES="10 1000 10000" scripts/growth.sh    is quick
 set -euo pipefail
 cd "$(dirname "$0")/.."
-limit=${LIMIT:-125}
+limit=${LIMIT:-175}
 read -ra sizes <<<"${SIZES:-10 1000 100000}"
 rounds=500
 cargo build --quiet --release --locked -p benches --bin growth

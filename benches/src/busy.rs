@@ -101,11 +101,19 @@ impl Busy {
             Event::Session(SessionEvent::Opened { channel, .. }) => Some(channel.clone()),
             _ => None,
         });
+        let channel = opened.expect("the session opened");
+        // Unconfirmed, the acceptance would be repeated while others are measured.
+        let confirm = session::Confirm {
+            invite: invite.0,
+            joined: BoundedVec::take_from([self.alice.device().0]),
+        };
+        let frame = wire::encode(&confirm.into(), &user, &inbox, &signer).expect("it fits");
+        self.inbound(&inbox, &frame);
         self.lines.push(Line {
             user,
             signer,
             conv,
-            channel: opened.expect("the session opened"),
+            channel,
             seq: 0,
         });
     }
