@@ -36,10 +36,23 @@ struct Machine {
     key: u8,
     groups: Groups,
     rows: BTreeMap<(Table, Bytes), Bytes>,
+    /// The greatest head that it had.
     seen: (u64, u64),
+    /// An older state of its disk.
+    backup: BTreeMap<(Table, Bytes), Bytes>,
+}
+
+fn now_of(mono: Timestamp) -> Now {
+    let since = mono.saturating_since(Timestamp::ZERO);
+    Now {
+        mono,
+        wall: UnixMillis(1_800_000_000_000).plus(since),
+    }
 }
 
 struct Play {
+    /// Somebody's disk went back in time: two branches may stand for ever.
+    restored: bool,
     machines: Vec<Machine>,
     wire: VecDeque<(usize, Outgoing)>,
     group: GroupId,
@@ -61,11 +74,13 @@ fn machine(key: u8, verifier: &Arc<dyn Verifier>) -> Machine {
         groups,
         rows: BTreeMap::new(),
         seen: (0, 0),
+        backup: BTreeMap::new(),
     }
 }
 
 /// Any log, any answer, any order: nothing panics, a head never decreases, what is stored reads
-/// back as it was; and when every signature is checked, all members agree in the end.
+/// back as it was; and when every signature is checked and no disk went back in time, all members
+/// agree in the end.
 pub(crate) fn chain_merge(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let checked = script.flag();
@@ -75,6 +90,7 @@ pub(crate) fn chain_merge(bytes: &[u8]) {
         Arc::new(AcceptAll)
     };
     let mut play = Play {
+        restored: false,
         machines: (1..=3).map(|key| machine(key, &verifier)).collect(),
         wire: VecDeque::new(),
         group: GroupId([0; 32]),
@@ -108,18 +124,14 @@ pub(crate) fn chain_merge(bytes: &[u8]) {
     for at in 0..play.machines.len() {
         play.restart(at);
     }
-    if checked {
+    if checked && !play.restored {
         play.agree();
     }
 }
 
 impl Play {
     fn now(&self) -> Now {
-        let since = self.now.saturating_since(Timestamp::ZERO);
-        Now {
-            mono: self.now,
-            wall: UnixMillis(1_800_000_000_000).plus(since),
-        }
+        now_of(self.now)
     }
 
     fn input(&mut self, script: &mut Script<'_>) {
@@ -165,7 +177,11 @@ impl Play {
                 let name = GroupName::new(&name).expect("a valid name");
                 drop(groups.rename(group, &name, now));
             }
-            (22, _) => self.restart(at),
+            (22, _) => match script.byte() % 4 {
+                0 => self.machines[at].backup = self.machines[at].rows.clone(),
+                1 => self.restore_backup(at),
+                _ => self.restart(at),
+            },
             _ if script.flag() => groups.handle_down(now),
             _ => groups.handle_up(now),
         }
@@ -213,9 +229,36 @@ impl Play {
         new.groups.resume(now);
         new.groups.handle_up(now);
         new.rows = std::mem::take(&mut old.rows);
+        new.backup = std::mem::take(&mut old.backup);
         new.seen = old.seen;
         *old = new;
         self.settle();
+    }
+
+    /// Somebody copies an old disk back: a leader may then sign another branch of the log.
+    fn restore_backup(&mut self, at: usize) {
+        let group = self.group;
+        let machine = &mut self.machines[at];
+        if machine.backup.is_empty() {
+            return;
+        }
+        machine.rows = machine.backup.clone();
+        let mut old = self::machine(machine.key, &self.verifier);
+        for ((table, key), value) in &machine.rows {
+            let row = Row {
+                table: *table,
+                key: key.clone(),
+                value: value.clone(),
+            };
+            old.groups
+                .restore(&row, now_of(self.now))
+                .expect("its own row");
+        }
+        let head = old.groups.view(group).map(|view| (view.round, view.index));
+        machine.seen = head.unwrap_or_default();
+        machine.groups = old.groups;
+        self.restored = true;
+        self.restart(at);
     }
 
     fn settle(&mut self) {

@@ -89,7 +89,7 @@ pub(crate) struct Node {
     pub(crate) disk: Disk,
     /// Outputs not yet obeyed.
     held: VecDeque<Output>,
-    /// While true nothing is obeyed: a store that does not answer.
+    /// While true no row is written: a store that does not answer.
     pub(crate) stalled: bool,
     /// Whether a connection can be had.
     pub(crate) network: bool,
@@ -170,10 +170,22 @@ impl Node {
             taken += 1;
             assert!(taken < MAX_OUTPUTS, "outputs without end");
         }
-        if !self.stalled {
-            while let Some(output) = self.held.pop_front() {
+        // What waits for no row goes out even while the store does not answer.
+        let mut events_wait = false;
+        for output in std::mem::take(&mut self.held) {
+            let goes = !self.stalled
+                || match &output {
+                    Output::Persist { .. } => false,
+                    Output::Transmit(frame) => frame.after <= self.durable,
+                    Output::Event { after, .. } => !events_wait && *after <= self.durable,
+                    _ => true,
+                };
+            if goes {
                 self.obey(output, now);
                 taken += 1;
+            } else {
+                events_wait |= matches!(output, Output::Event { .. });
+                self.held.push_back(output);
             }
         }
         taken == 0
