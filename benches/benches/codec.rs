@@ -40,6 +40,7 @@ fn data() -> Body {
         hlc: 1_800_000_000_000 << 16,
         roster: 0,
         attempt: 1,
+        prior: None,
         ttl_ms: 2_592_000_000,
         deps: BoundedVec::default(),
         body: BoundedBytes::try_from(body).expect("64 bytes fit"),

@@ -189,6 +189,7 @@ impl Busy {
             hlc: (WALL << 16) + self.told,
             roster: 0,
             attempt: 1,
+            prior: None,
             ttl_ms: 86_400_000,
             deps: BoundedVec::default(),
             body: BoundedBytes::try_from(body).expect("64 bytes fit"),

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use super::inbox::WINDOW;
 use super::outbox::{Applied, At, Who};
 use super::types::{Ack, DeliveryEvent, FailReason};
-use super::{Delivery, Key};
+use super::{Conv, Delivery, Key};
 use crate::channel::{Channel, Class};
 use crate::effect::{Outgoing, Table};
 use crate::id::{ConvId, DeviceId, Epoch, UserId};
@@ -208,7 +208,15 @@ impl Delivery {
             }
             return;
         }
-        if it.out.active() != Some(epoch) {
+        let at = |it: &Conv| it.out.peers.get(&who).map(|peer| peer.epoch);
+        if at(it).is_some_and(|at| at < epoch) {
+            // It took something later, so it has what it was owed of all before.
+            let newly = it.out.apply_retired(&who, Epoch(epoch.0 - 1));
+            self.count_off(conv, newly, now);
+        }
+        let it = self.convs.get_mut(&conv).expect("it was found above");
+        if at(it) != Some(epoch) {
+            self.notice_sign(conv, from, now);
             return;
         }
         for refusal in ack.refused.iter() {
@@ -217,11 +225,11 @@ impl Delivery {
         let it = self.convs.get_mut(&conv).expect("it was found above");
         let applied = it.out.apply(&who, ack);
         self.after_ack(conv, &who, epoch, applied, now);
+        self.notice_sign(conv, from, now);
     }
 
     fn after_ack(&mut self, conv: ConvId, who: &Who, epoch: Epoch, applied: Applied, now: Now) {
         let it = self.convs.get_mut(&conv).expect("the caller found it");
-        it.out.hellos = 0;
         // Who still misses something is there to take it; who has all says nothing of the others.
         let behind = it.out.is_behind(who);
         if behind {
@@ -247,7 +255,7 @@ impl Delivery {
         }
         if let Some(seq) = applied.read {
             receipt(seq, Ack::Displayed);
-            self.note_displayed(conv, epoch);
+            self.note_displayed(conv);
         }
         if applied.progress {
             self.pump(conv, now);
@@ -259,10 +267,10 @@ impl Delivery {
     }
 
     /// Tells `Displayed` for what every recipient's user has seen now.
-    fn note_displayed(&mut self, conv: ConvId, epoch: Epoch) {
+    fn note_displayed(&mut self, conv: ConvId) {
         let it = self.convs.get_mut(&conv).expect("the caller found it");
-        let seen = (epoch, it.out.displayed_by_all());
-        let before = it.out.displayed;
+        let seen = it.out.displayed_by_all();
+        let (before, epoch) = (it.out.displayed, seen.0);
         if seen <= before {
             return;
         }
@@ -286,6 +294,7 @@ impl Delivery {
     /// Messages that one recipient fewer misses: tells `Delivered`, forgets what is done.
     pub(super) fn count_off(&mut self, conv: ConvId, newly: Vec<(At, bool)>, now: Now) {
         let mut any = false;
+        let until = self.notice_until(now);
         for (at, settles) in newly {
             let Some(it) = self.convs.get_mut(&conv) else {
                 return;
@@ -313,7 +322,9 @@ impl Delivery {
         if any {
             if let Some(it) = self.convs.get_mut(&conv) {
                 // Who holds something above a hole that is owed to nobody must hear of the base.
-                it.out.notice |= it.out.entries.is_empty() && it.out.owes_notice();
+                if it.out.entries.is_empty() && it.out.owes_notice() {
+                    it.out.notice.get_or_insert(until);
+                }
             }
             self.pump(conv, now);
         }
@@ -360,24 +371,25 @@ impl Delivery {
         let Some(it) = self.convs.get_mut(&conv) else {
             return;
         };
-        if !it.out.peers.contains_key(&who) || it.out.active().is_none_or(|active| active > below) {
+        if it.out.peers.get(&who).is_none_or(|peer| peer.epoch > below) {
             return;
         }
         let ours = self.epoch_at_start;
         if below >= ours && it.out.lives.range(ours..=below).next().is_some() {
             self.roll_forward(conv, below, now);
         }
-        loop {
-            let it = self.convs.get_mut(&conv).expect("it was found above");
-            if it.out.active().is_none_or(|active| active >= ours) {
-                break;
-            }
+        let it = self.convs.get_mut(&conv).expect("it was found above");
+        let newly = it
+            .out
+            .apply_retired(&who, below.min(Epoch(ours.0.saturating_sub(1))));
+        if !newly.is_empty() {
             mark("delivery-drained-by-a-later-life");
-            let newly = it.out.apply_retired(&who, below);
-            if newly.is_empty() {
-                break;
-            }
             self.count_off(conv, newly, now);
+        }
+        let it = self.convs.get_mut(&conv).expect("it was found above");
+        if it.out.is_behind(&who) {
+            it.out.rtt.silent = 0;
+            self.rearm(conv, now);
         }
         self.pump(conv, now);
     }

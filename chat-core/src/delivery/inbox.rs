@@ -11,7 +11,7 @@ use crate::hlc::Hlc;
 use crate::id::{Epoch, UserId};
 use crate::probe::{mark, planted};
 use crate::time::{Timestamp, UnixMillis};
-use crate::wire::delivery::Refusal;
+use crate::wire::delivery::{OpenStream, Refusal};
 
 /// How far above `contig` a message may lie: the width of the selective acknowledgement.
 pub(super) const WINDOW: u64 = 64;
@@ -51,6 +51,17 @@ pub(super) struct Claim {
     pub(super) base: u64,
     pub(super) sent_before: u64,
     pub(super) base_roster: u64,
+}
+
+impl From<&OpenStream> for Claim {
+    fn from(open: &OpenStream) -> Self {
+        Self {
+            epoch: Epoch(open.epoch),
+            base: open.base,
+            sent_before: open.sent_before,
+            base_roster: open.base_roster,
+        }
+    }
 }
 
 /// What is to be done with a message.
@@ -104,6 +115,11 @@ impl Stream {
         }
     }
 
+    /// The open epoch, and what is behind us of it.
+    pub(super) fn stands(&self) -> (Epoch, u64) {
+        (self.epoch, self.contig)
+    }
+
     /// True when the epoch was closed here: its frames are answered with `Retired`.
     pub(super) fn is_retired(&self, epoch: Epoch) -> bool {
         epoch < self.epoch && !planted("delivery-no-retired")
@@ -145,6 +161,24 @@ impl Stream {
         }
         self.refused.retain(|refusal| refusal.seq >= claim.base);
         moved
+    }
+
+    /// True when nothing more of `open` is to come for us: what follows it may be taken. Moves to
+    /// its base when it is the epoch that is open here.
+    pub(super) fn is_done_with(
+        &mut self,
+        open: &OpenStream,
+        since: u64,
+        steps: &mut Vec<Step>,
+    ) -> bool {
+        if self.epoch > Epoch(open.epoch) || open.last_roster < since {
+            return true;
+        }
+        if self.epoch < Epoch(open.epoch) {
+            return false;
+        }
+        self.catch_up(open.into(), since, steps);
+        self.contig.saturating_add(1) >= open.next
     }
 
     /// Nothing up to `seq` that is missing was meant for us (rule G16).

@@ -2,8 +2,9 @@
 //! Q13–Q17, reliability section 2).
 //!
 //! Guarantees: the invariants ID1–ID8. No acknowledgement and no event of an arrival leaves before
-//! its rows are durable, no message before its outbox row is. One epoch per conversation is in
-//! flight, oldest first. Every loss is a [`DeliveryEvent::Gap`] or a [`DeliveryEvent::Failed`].
+//! its rows are durable, no message before its outbox row is. Each recipient is sent one epoch of a
+//! conversation at a time, oldest first. Every loss is a [`DeliveryEvent::Gap`] or a
+//! [`DeliveryEvent::Failed`].
 //! Timers are kept in one index; no input costs more for the number of idle conversations.
 
 mod ack;
@@ -119,7 +120,7 @@ impl Conv {
     }
 
     fn owes(&self) -> bool {
-        !self.out.entries.is_empty() || self.out.notice
+        !self.out.entries.is_empty() || self.out.notice.is_some()
     }
 }
 
@@ -383,13 +384,13 @@ impl Delivery {
             return;
         }
         it.out.peers.clear();
-        it.out.notice = false;
         it.typing = None;
         let owed: Vec<_> = it.out.entries.keys().copied().collect();
         let devices: Vec<_> = it.streams.keys().copied().collect();
         for at in owed {
-            self.fail(conv, at, &why);
+            self.fail(conv, at, &why, now);
         }
+        self.conv_mut(conv).out.notice = None;
         for device in devices {
             self.flush_stream(conv, device, now);
         }

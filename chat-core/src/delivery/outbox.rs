@@ -1,13 +1,14 @@
 //! The sending side of one conversation: what is owed, in which order, and who has what
 //! (reliability 2.3 "accept", "window", "epoch order"; rules Q1, G10).
 //!
-//! Guarantees: only the oldest epoch with messages is sent, so order survives restarts (ID2); a
-//! number is never used twice (ID6); a message is done when every recipient that was in the route
-//! at accept, and still is, has it (ID4).
+//! Guarantees: a recipient is sent only the oldest epoch of which it misses something, so order
+//! survives restarts (ID2); a number is never used twice (ID6); a message is done when every
+//! recipient that was in the route at accept, and still is, has it (ID4).
 //!
-//! Per recipient there is a watermark and a bitmap, not a set per message: a message counts how
-//! many still miss it. Each recipient has a window of its own above its own watermark, so that
-//! one device that is away holds up nobody else.
+//! Per recipient there is an epoch, a watermark and a bitmap, not a set per message: a message
+//! counts how many still miss it. Each recipient has a window of its own above its own watermark,
+//! so that one device that is away holds up nobody else. All hear the same channel: a message
+//! names the older epoch that is still owed to anybody, and who misses something of that passes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +22,7 @@ use crate::id::{DeviceId, Epoch, TxnId, UserId};
 use crate::probe::planted;
 use crate::time::{Timestamp, UnixMillis};
 use crate::wire::BoundedVec;
-use crate::wire::delivery::StreamAck;
+use crate::wire::delivery::{OpenStream, StreamAck};
 
 /// Failed messages remembered per conversation until what follows them was displayed.
 const MAX_ENDED: usize = 1_024;
@@ -64,17 +65,20 @@ pub(super) struct Life {
     pub(super) next: u64,
 }
 
-/// What one recipient has of the epoch that is being sent.
+/// What one recipient has.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     /// The log index of its admission; 0 in 1:1.
     pub(super) since: u64,
     /// The first message meant for it.
     from: At,
-    pub(super) contig: u64,
+    /// The epoch that it is being sent: of those before it misses nothing.
+    pub(super) epoch: Epoch,
+    contig: u64,
     bits: u64,
     window: u64,
-    pub(super) read: u64,
+    /// What its user has seen.
+    read: At,
     /// Something that it missed expired: it must learn of the new base.
     lags: bool,
 }
@@ -87,19 +91,23 @@ fn covers(contig: u64, bits: u64, seq: u64) -> bool {
 }
 
 impl Peer {
-    fn new(since: u64, from: At) -> Self {
-        Self {
+    fn new(since: u64, from: At, epoch: Epoch) -> Self {
+        let mut peer = Self {
             since,
             from,
+            epoch,
             contig: 0,
             bits: 0,
             window: WINDOW,
-            read: 0,
+            read: (from.0, from.1.saturating_sub(1)),
             lags: false,
-        }
+        };
+        peer.enter(epoch);
+        peer
     }
 
     fn enter(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
         self.contig = if self.from.0 == epoch {
             self.from.1.saturating_sub(1)
         } else {
@@ -107,12 +115,26 @@ impl Peer {
         };
         self.bits = 0;
         self.window = WINDOW;
-        self.read = self.contig;
         self.lags = false;
     }
 
     fn misses(&self, at: At) -> bool {
-        at >= self.from && !covers(self.contig, self.bits, at.1)
+        at >= self.from
+            && (at.0 > self.epoch || (at.0 == self.epoch && !covers(self.contig, self.bits, at.1)))
+    }
+
+    /// When it misses nothing more of its epoch: moves to the next of which it does.
+    fn advance(&mut self, entries: &BTreeMap<At, Entry>) {
+        let above = self.from.max((self.epoch, self.contig.saturating_add(1)));
+        let next = entries
+            .range(above..)
+            .map(|(at, _)| *at)
+            .find(|at| self.misses(*at));
+        if let Some((epoch, _)) = next
+            && epoch > self.epoch
+        {
+            self.enter(epoch);
+        }
     }
 }
 
@@ -136,8 +158,6 @@ pub(super) struct Outbox {
     pub(super) unsent: BTreeSet<At>,
     pub(super) lives: BTreeMap<Epoch, Life>,
     pub(super) peers: BTreeMap<Who, Peer>,
-    /// The epoch that the peers' watermarks speak of.
-    current: Epoch,
     pub(super) last_roster: u64,
     pub(super) rtt: Rtt,
     /// Everything up to here was seen by every recipient's user.
@@ -145,9 +165,9 @@ pub(super) struct Outbox {
     /// Above it, what failed: an end is final, so those are never told displayed. At
     /// [`MAX_ENDED`] the oldest goes.
     pub(super) ended: BTreeSet<At>,
-    /// Somebody may not know that something expired.
-    pub(super) notice: bool,
-    /// Hellos sent in a row that nobody answered.
+    /// Somebody may not know that something expired: it is announced until this time.
+    pub(super) notice: Option<UnixMillis>,
+    /// Announcements since the last news or connection.
     pub(super) hellos: u32,
     /// No second rollback before this.
     pub(super) rollback_at: Option<Timestamp>,
@@ -164,18 +184,6 @@ impl Outbox {
         }
     }
 
-    /// The epoch that is being sent: the oldest that owes, else the latest used.
-    pub(super) fn active(&self) -> Option<Epoch> {
-        let owing = if planted("delivery-new-epoch-first") {
-            self.entries.last_key_value()
-        } else {
-            self.entries.first_key_value()
-        };
-        owing
-            .map(|((epoch, _), _)| *epoch)
-            .or_else(|| self.lives.last_key_value().map(|(epoch, _)| *epoch))
-    }
-
     /// The lowest number of `epoch` that is still owed to anybody.
     pub(super) fn base(&self, epoch: Epoch) -> u64 {
         if planted("delivery-base-stays") {
@@ -189,6 +197,30 @@ impl Outbox {
     pub(super) fn base_roster(&self, epoch: Epoch) -> u64 {
         self.first_of(epoch)
             .map_or(self.last_roster, |(_, entry)| entry.prev_roster)
+    }
+
+    /// How an epoch of ours stands.
+    pub(super) fn stands(&self, epoch: Epoch, life: Life) -> OpenStream {
+        let of_epoch = (epoch, 0)..=(epoch, u64::MAX);
+        let last = self.entries.range(of_epoch).next_back();
+        OpenStream {
+            epoch: epoch.0,
+            base: self.base(epoch),
+            next: life.next,
+            sent_before: life.sent_before,
+            base_roster: self.base_roster(epoch),
+            last_roster: last.map_or(self.last_roster, |(_, entry)| entry.roster),
+        }
+    }
+
+    /// The latest epoch before `epoch` that is still owed to somebody.
+    pub(super) fn prior(&self, epoch: Epoch) -> Option<OpenStream> {
+        if planted("delivery-new-epoch-first") {
+            return None;
+        }
+        let ((older, _), _) = self.entries.range(..(epoch, 0)).next_back()?;
+        let life = self.lives.get(older)?;
+        Some(self.stands(*older, *life))
     }
 
     fn first_of(&self, epoch: Epoch) -> Option<(&At, &Entry)> {
@@ -222,7 +254,10 @@ impl Outbox {
         entry.users = self.users();
         self.entries.insert(at, entry);
         self.unsent.insert(at);
-        self.settle();
+        self.forget_drained();
+        for peer in self.peers.values_mut().filter(|peer| peer.epoch < at.0) {
+            peer.advance(&self.entries);
+        }
     }
 
     /// How many users the recipients are.
@@ -238,39 +273,46 @@ impl Outbox {
         users
     }
 
-    /// After entries came or went: forgets drained epochs and, when another epoch's turn has
-    /// come, starts its watermarks.
+    /// After entries came or went in bulk: forgets drained epochs, and moves every recipient to
+    /// the first that it is owed.
     pub(super) fn settle(&mut self) {
-        let Some(active) = self.active() else {
+        self.forget_drained();
+        for peer in self.peers.values_mut() {
+            peer.advance(&self.entries);
+        }
+    }
+
+    /// Only epochs that are owed to somebody matter, and the latest, which goes on.
+    fn forget_drained(&mut self) {
+        let Some((&last, _)) = self.lives.last_key_value() else {
             return;
         };
-        self.lives.retain(|epoch, _| *epoch >= active);
-        if active != self.current {
-            self.current = active;
-            for peer in self.peers.values_mut() {
-                peer.enter(active);
-            }
-        }
+        let entries = &self.entries;
+        self.lives.retain(|epoch, _| {
+            let mut owed = entries.range((*epoch, 0)..=(*epoch, u64::MAX));
+            *epoch == last || owed.next().is_some()
+        });
     }
 
     /// Removes a message that is done or given up.
     pub(super) fn remove(&mut self, at: At) -> Option<Entry> {
         self.unsent.remove(&at);
         let entry = self.entries.remove(&at);
-        self.settle();
+        self.forget_drained();
         entry
     }
 
-    /// An entry leaves because its time ran out: those that miss it must learn of the new base.
-    pub(super) fn expire(&mut self, at: At) -> Option<Entry> {
-        if at.0 == self.current {
-            for peer in self.peers.values_mut().filter(|peer| peer.misses(at)) {
-                peer.lags = true;
-            }
+    /// The oldest entry leaves because its time ran out: those that miss it must learn of the new
+    /// base, which is announced until `until`.
+    pub(super) fn expire(&mut self, at: At, until: UnixMillis) -> Option<Entry> {
+        let entry = self.remove(at);
+        for peer in self.peers.values_mut().filter(|peer| peer.misses(at)) {
+            peer.lags = true;
+            peer.advance(&self.entries);
         }
-        self.notice = true;
+        self.notice = Some(until);
         self.hellos = 0;
-        self.remove(at)
+        entry
     }
 
     /// Adds a recipient that was admitted at log index `since`. It is owed what cites that or a
@@ -286,9 +328,11 @@ impl Outbox {
             _ => first.map_or(next, |(at, _)| *at),
         };
         let news = !self.has_user(&who.0);
-        let mut peer = Peer::new(since, from);
-        peer.enter(self.current);
-        peer.lags = self.notice;
+        let owed = self.entries.range(from..).next();
+        let latest = self.lives.last_key_value().map(|(epoch, _)| *epoch);
+        let epoch = owed.map(|((epoch, _), _)| *epoch).or(latest);
+        let mut peer = Peer::new(since, from, epoch.unwrap_or_default().max(from.0));
+        peer.lags = self.notice.is_some();
         for (_, entry) in self.entries.range_mut(from..) {
             entry.devices += 1;
             entry.users += usize::from(news);
@@ -305,7 +349,7 @@ impl Outbox {
         let orphan = !self.has_user(&who.0);
         let mut newly = Vec::new();
         for (at, entry) in self.entries.range_mut(peer.from..) {
-            if at.0 == self.current && !peer.misses(*at) {
+            if !peer.misses(*at) {
                 continue;
             }
             entry.devices = entry.devices.saturating_sub(1);
@@ -326,13 +370,13 @@ impl Outbox {
             .map(|(_, peer)| peer)
     }
 
-    /// Merges what a recipient says of the active epoch, and counts it off.
+    /// Merges what a recipient says of its epoch, and counts it off.
     pub(super) fn apply(&mut self, who: &Who, ack: &StreamAck) -> Applied {
         let mut applied = Applied::default();
         let Some(mut peer) = self.peers.remove(who) else {
             return applied;
         };
-        let epoch = self.current;
+        let epoch = peer.epoch;
         let (mut contig, bits) = (ack.contig, ack.bitmap);
         if planted("delivery-ack-max") && bits != 0 {
             contig += 65 - u64::from(bits.leading_zeros());
@@ -358,8 +402,9 @@ impl Outbox {
             entry.users -= usize::from(settles);
             applied.newly.push(((epoch, seq), settles));
         }
-        let user_delivered = self.of_user(&who.0).map(|p| p.contig).max().unwrap_or(0);
-        let user_read = self.of_user(&who.0).map(|p| p.read).max().unwrap_or(0);
+        let others = |at: fn(&Peer) -> At| self.of_user(&who.0).map(at).max();
+        let user_delivered = others(|peer| (peer.epoch, peer.contig));
+        let user_read = others(|peer| peer.read);
         let (old_contig, old_bits, old_limit) = (peer.contig, peer.bits, peer.contig + peer.window);
         if contig >= old_contig {
             peer.window = u64::from(ack.window).min(WINDOW);
@@ -373,74 +418,89 @@ impl Outbox {
             })
             .fold(0, |bits, bit| bits | 1 << bit);
         let read = ack.read.min(contig);
-        if read > peer.read {
-            peer.read = read;
-            applied.read = (read > user_read).then_some(read);
+        if read > 0 && (epoch, read) > peer.read {
+            peer.read = (epoch, read);
+            applied.read = (Some(peer.read) > user_read).then_some(read);
         }
-        if peer.contig > old_contig && peer.contig > user_delivered {
+        if peer.contig > old_contig && Some((epoch, peer.contig)) > user_delivered {
             applied.delivered = Some(peer.contig);
         }
         applied.progress = !applied.newly.is_empty() || peer.contig + peer.window > old_limit;
+        peer.advance(&self.entries);
         self.peers.insert(who.clone(), peer);
         applied
     }
 
     /// A recipient closed `below` and all before it: it has what it was owed of them.
     pub(super) fn apply_retired(&mut self, who: &Who, below: Epoch) -> Vec<(At, bool)> {
-        if self.current > below {
-            return Vec::new();
+        let mut newly = Vec::new();
+        let at = |it: &Self| it.peers.get(who).map(|peer| peer.epoch);
+        while let Some(epoch) = at(self).filter(|epoch| *epoch <= below) {
+            let everything = StreamAck {
+                device: [0; 32],
+                conv: [0; 32],
+                epoch: epoch.0,
+                contig: self.lives.get(&epoch).map_or(0, |life| life.next - 1),
+                bitmap: 0,
+                window: u16::try_from(WINDOW).expect("the window is 64"),
+                read: 0,
+                refused: BoundedVec::default(),
+            };
+            newly.extend(self.apply(who, &everything).newly);
+            if at(self) == Some(epoch) {
+                break;
+            }
         }
-        let epoch = self.current;
-        let everything = StreamAck {
-            device: [0; 32],
-            conv: [0; 32],
-            epoch: epoch.0,
-            contig: self.lives.get(&epoch).map_or(0, |life| life.next - 1),
-            bitmap: 0,
-            window: u16::try_from(WINDOW).expect("the window is 64"),
-            read: 0,
-            refused: BoundedVec::default(),
-        };
-        self.apply(who, &everything).newly
+        newly
     }
 
-    /// The highest number of the active epoch that somebody takes.
-    pub(super) fn limit(&self) -> u64 {
-        let below_base = self.base(self.current).saturating_sub(1);
+    fn reach(&self, peer: &Peer) -> u64 {
+        let below_base = self.base(peer.epoch).saturating_sub(1);
+        peer.contig.max(below_base) + peer.window.min(self.cap)
+    }
+
+    /// The highest number of `epoch` that somebody takes now; 0 when nobody is at that epoch.
+    pub(super) fn limit(&self, epoch: Epoch) -> u64 {
         if planted("delivery-window-ignored") {
             return u64::MAX;
         }
+        let early = planted("delivery-new-epoch-first");
         self.peers
             .values()
-            .map(|peer| peer.contig.max(below_base) + peer.window.min(self.cap))
+            .filter(|peer| peer.epoch == epoch || early)
+            .map(|peer| self.reach(peer))
             .max()
             .unwrap_or(0)
     }
 
     /// True when a recipient misses the message and takes it.
     pub(super) fn is_wanted(&self, at: At) -> bool {
-        let below_base = self.base(self.current).saturating_sub(1);
-        at.0 == self.current
-            && self.peers.values().any(|peer| {
-                peer.misses(at) && at.1 <= peer.contig.max(below_base) + peer.window.min(self.cap)
-            })
+        self.peers
+            .values()
+            .any(|peer| peer.epoch == at.0 && peer.misses(at) && at.1 <= self.reach(peer))
     }
 
     /// True when a recipient lacks something that was sent.
     pub(super) fn is_behind(&self, who: &Who) -> bool {
-        let next = self.lives.get(&self.current).map_or(1, |life| life.next);
-        let unsent = self.unsent.first().filter(|at| at.0 == self.current);
+        let Some(peer) = self.peers.get(who) else {
+            return false;
+        };
+        let next = self.lives.get(&peer.epoch).map_or(1, |life| life.next);
+        let of_epoch = (peer.epoch, 0)..=(peer.epoch, u64::MAX);
+        let unsent = self.unsent.range(of_epoch).next();
         let sent = unsent.map_or(next, |at| at.1) - 1;
-        !self.entries.is_empty() && self.peers.get(who).is_some_and(|peer| peer.contig < sent)
+        !self.entries.is_empty() && peer.contig < sent
     }
 
-    /// True when somebody waits for a number that nobody is owed any more: it must be told the
-    /// base, because no message will.
+    /// True when this recipient waits for a number that nobody is owed any more: it must be told
+    /// the base, because no message will.
+    pub(super) fn is_owed_notice(&self, peer: &Peer) -> bool {
+        (peer.lags || peer.bits != 0) && peer.contig < self.base(peer.epoch).saturating_sub(1)
+    }
+
+    /// True when any recipient does.
     pub(super) fn owes_notice(&self) -> bool {
-        let below_base = self.base(self.current).saturating_sub(1);
-        self.peers
-            .values()
-            .any(|peer| peer.contig < below_base && (peer.lags || peer.bits != 0))
+        self.peers.values().any(|peer| self.is_owed_notice(peer))
     }
 
     /// Remembers that a message failed.
@@ -451,21 +511,23 @@ impl Outbox {
         }
     }
 
-    /// Everything up to here of the active epoch was seen by every recipient's user.
-    pub(super) fn displayed_by_all(&self) -> u64 {
-        let mut least = u64::MAX;
-        let mut user: Option<(&UserId, u64)> = None;
+    /// Everything up to here was seen by every recipient's user.
+    pub(super) fn displayed_by_all(&self) -> At {
+        let mut least: Option<At> = None;
+        let mut user: Option<(&UserId, At)> = None;
         for ((name, _), peer) in &self.peers {
             match &mut user {
                 Some((of, read)) if *of == name => *read = (*read).max(peer.read),
                 _ => {
                     if let Some((_, read)) = user {
-                        least = least.min(read);
+                        least = Some(least.map_or(read, |least| least.min(read)));
                     }
                     user = Some((name, peer.read));
                 }
             }
         }
-        user.map_or(0, |(_, read)| least.min(read))
+        user.map_or_else(At::default, |(_, read)| {
+            least.map_or(read, |least| least.min(read))
+        })
     }
 }

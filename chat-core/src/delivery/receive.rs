@@ -34,7 +34,13 @@ impl Delivery {
         standing: Standing,
         now: Now,
     ) {
-        if data.seq == 0 || data.base == 0 || data.base > data.seq {
+        let bad_prior =
+            |prior: &frames::OpenStream| prior.epoch >= data.epoch || !is_possible(prior);
+        if data.seq == 0
+            || data.base == 0
+            || data.base > data.seq
+            || data.prior.as_ref().is_some_and(bad_prior)
+        {
             mark("delivery-impossible-data");
             return;
         }
@@ -50,7 +56,17 @@ impl Delivery {
         };
         let device = from.device;
         let mut steps = Vec::new();
-        let before = stream.last.0;
+        let (before, stood) = (stream.last.0, stream.stands());
+        if let Some(prior) = &data.prior
+            && !planted("delivery-prior-ignored")
+            && !stream.is_done_with(prior, since, &mut steps)
+        {
+            mark("delivery-older-epoch-first");
+            if self.put_moved(conv, device, stream, (before, stood), steps, now) {
+                self.ack_later(conv, device, now);
+            }
+            return;
+        }
         let mut moved = stream.catch_up(claim, since, &mut steps);
         if data.roster < since {
             moved |= stream.skip_to(data.seq, &mut steps);
@@ -101,36 +117,64 @@ impl Delivery {
         }
     }
 
-    /// What a sender still owes: closes what it does not list, and answers with what is here.
+    /// What a sender still owes: closes what is older, moves to where it stands, and answers with
+    /// what is here.
     pub fn handle_hello(&mut self, from: &Sender, hello: &frames::Hello, now: Now) {
         let conv = ConvId(hello.conv);
-        let Some(oldest) = hello.open.first() else {
-            return;
-        };
-        if oldest.base == 0 || oldest.next < oldest.base {
+        let sorted = hello.open.is_sorted_by(|a, b| a.epoch < b.epoch);
+        if !sorted || !hello.open.iter().all(is_possible) {
             mark("delivery-impossible-hello");
             return;
         }
-        let claim = Claim {
-            epoch: Epoch(oldest.epoch),
-            base: oldest.base,
-            sent_before: oldest.sent_before,
-            base_roster: oldest.base_roster,
+        self.notice_sign(conv, from, now);
+        let Some((latest, older)) = hello.open.split_last() else {
+            return;
         };
-        let Some((mut stream, since)) = self.take_stream(from, conv, claim.epoch, now) else {
+        let Some((mut stream, since)) = self.take_stream(from, conv, Epoch(latest.epoch), now)
+        else {
             return;
         };
         let device = from.device;
         let mut steps = Vec::new();
-        let before = stream.last.0;
-        if stream.catch_up(claim, since, &mut steps) {
+        let (before, stood) = (stream.last.0, stream.stands());
+        let mut ahead = true;
+        for open in older {
+            if open.last_roster < since || stream.is_retired(Epoch(open.epoch)) {
+                continue;
+            }
+            stream.catch_up(open.into(), since, &mut steps);
+            if !stream.is_done_with(open, since, &mut steps) {
+                ahead = false;
+                break;
+            }
+        }
+        if ahead {
+            stream.catch_up(latest.into(), since, &mut steps);
+        }
+        self.put_moved(conv, device, stream, (before, stood), steps, now);
+        self.ack_again(conv, device, now);
+    }
+
+    /// Puts back a stream that got no message of its own; true when it moved from where it
+    /// `stood` all the same.
+    fn put_moved(
+        &mut self,
+        conv: ConvId,
+        device: DeviceId,
+        stream: Stream,
+        (before, stood): (Hlc, (Epoch, u64)),
+        steps: Vec<Step>,
+        now: Now,
+    ) -> bool {
+        let moved = stream.stands() != stood;
+        if moved {
             let key = rows::stream_key(conv, device);
             self.effects
                 .put(Table::Streams, key, rows::encode_stream(&stream));
         }
         self.apply_steps(conv, device, &stream, (before, steps), None);
         self.put_back(conv, device, stream, now);
-        self.ack_again(conv, device, now);
+        moved
     }
 
     /// The stream that a frame speaks of, taken out of its conversation, and our admission there.
@@ -498,6 +542,10 @@ impl Delivery {
             .min(self.config.max_inbox.saturating_sub(self.total.told));
         u64::try_from(left).unwrap_or(u64::MAX).min(WINDOW)
     }
+}
+
+fn is_possible(open: &frames::OpenStream) -> bool {
+    open.epoch > 0 && open.base > 0 && open.next >= open.base
 }
 
 fn message_id(conv: ConvId, device: DeviceId, epoch: Epoch, seq: u64) -> MessageId {

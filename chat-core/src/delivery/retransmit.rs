@@ -12,22 +12,22 @@ use super::{Delivery, Key};
 use crate::channel::Class;
 use crate::config::DeliveryConfig;
 use crate::effect::Outgoing;
-use crate::id::{ConvId, Seq};
+use crate::id::{ConvId, Epoch, Seq};
+use crate::identity::Sender;
 use crate::probe::{mark, planted};
 use crate::rng::Rng;
-use crate::time::{Now, Timestamp};
+use crate::time::{Now, Timestamp, UnixMillis};
 use crate::wire::{self, BoundedVec};
 
-/// From this many silent rounds on only the first missing message is sent, as a probe: who is
-/// away would only find copies in its mailbox.
+/// From this many silent rounds on only the first missing message of each epoch is sent, as a
+/// probe: who is away would only find copies in its mailbox.
 const PROBE_FROM: u32 = 3;
-/// Hellos that only announce a new base, in a row and unanswered, before they wait for the next
-/// message or connection.
-const MAX_HELLOS: u32 = 8;
-/// Messages looked at in one round.
+/// Messages of one epoch looked at in one round.
 const MAX_ROUND: usize = 128;
-/// Epochs listed in one hello.
+/// Epochs listed in one hello, the oldest: what expired lies in the first of them.
 const MAX_OPEN: usize = 12;
+/// What expired is announced for another time to live, but at least for so long.
+const NOTICE_FOR: Duration = Duration::from_hours(24);
 
 /// The smoothed round trip of one conversation, in microseconds (RFC 6298 in integers).
 #[derive(Clone, Copy, Debug, Default)]
@@ -124,25 +124,27 @@ pub(super) fn spread(wait: Duration, rng: &mut Rng) -> Duration {
 }
 
 impl Delivery {
-    /// Sends what has not been sent and fits the window, in order.
+    /// Sends what has not been sent and fits the window of somebody, in order.
     pub(super) fn pump(&mut self, conv: ConvId, now: Now) {
         if !self.up {
             return;
         }
-        loop {
-            let Some(it) = self.convs.get(&conv) else {
-                return;
+        let mut above = (Epoch(0), 0);
+        let mut limit = None;
+        while let Some(it) = self.convs.get(&conv).filter(|it| it.route.is_some())
+            && let Some(&at) = it.out.unsent.range(above..).next()
+        {
+            let most = match limit {
+                Some((epoch, most)) if epoch == at.0 => most,
+                _ => it.out.limit(at.0),
             };
-            let Some(&at) = it.out.unsent.first() else {
-                break;
+            limit = Some((at.0, most));
+            // What cannot be sent now holds up its own epoch only.
+            above = if at.1 <= most && self.transmit(conv, at, now) {
+                at
+            } else {
+                (at.0, u64::MAX)
             };
-            let turn = it.out.active() == Some(at.0) || planted("delivery-new-epoch-first");
-            if it.route.is_none() || !turn || at.1 > it.out.limit() {
-                break;
-            }
-            if !self.transmit(conv, at, now) {
-                break;
-            }
         }
         self.arm(conv, now);
     }
@@ -157,6 +159,7 @@ impl Delivery {
         let base = it.out.base(at.0);
         let base_roster = it.out.base_roster(at.0);
         let sent_before = it.out.lives.get(&at.0).map_or(0, |life| life.sent_before);
+        let prior = it.out.prior(at.0);
         let Some(entry) = it.out.entries.get_mut(&at) else {
             it.out.unsent.remove(&at);
             return true;
@@ -195,6 +198,7 @@ impl Delivery {
             hlc: entry.hlc.0,
             roster: entry.roster,
             attempt,
+            prior,
             ttl_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             deps: BoundedVec::default(),
             body,
@@ -250,36 +254,41 @@ impl Delivery {
         let Some(it) = self.convs.get(&conv) else {
             return;
         };
-        let Some(active) = it.out.active().filter(|_| it.route.is_some()) else {
+        if it.route.is_none() {
             return;
-        };
-        let limit = it.out.limit();
+        }
         let rto = it.out.rtt.answered(&self.config, it.is_group());
         let wanted: Vec<(At, Timestamp)> = it
             .out
-            .entries
-            .range((active, 0)..=(active, u64::MAX))
-            .map(|(at, entry)| (*at, entry))
-            .take_while(|(at, _)| at.1 <= limit)
-            .filter(|(at, entry)| entry.sends > 0 && !it.out.unsent.contains(at))
-            .map(|(at, entry)| (at, entry.sent_at + rto))
-            .take(MAX_ROUND)
+            .lives
+            .keys()
+            .map(|epoch| (*epoch, it.out.limit(*epoch)))
+            .flat_map(|(epoch, limit)| {
+                it.out
+                    .entries
+                    .range((epoch, 0)..=(epoch, limit))
+                    .filter(|(at, entry)| entry.sends > 0 && !it.out.unsent.contains(at))
+                    .map(|(at, entry)| (*at, entry.sent_at + rto))
+                    .take(MAX_ROUND)
+            })
             .filter(|(at, _)| it.out.is_wanted(*at))
             .collect();
-        let due: Vec<At> = wanted
+        let mut due: Vec<At> = wanted
             .iter()
             .filter(|(_, aged)| *aged <= now.mono)
             .map(|(at, _)| *at)
             .collect();
+        if it.out.rtt.silent >= PROBE_FROM {
+            due.dedup_by_key(|at| at.0);
+        }
         if due.is_empty()
             && let Some(next) = wanted.iter().map(|(_, aged)| *aged).min()
         {
             self.timers.set(Key::Retry(conv), next);
             return;
         }
-        let probing = it.out.rtt.silent >= PROBE_FROM;
         let mut sent = false;
-        for at in due.iter().take(if probing { 1 } else { usize::MAX }) {
+        for at in &due {
             match self.bucket.take(now.mono) {
                 Ok(()) => {
                     mark("delivery-retransmit");
@@ -315,22 +324,41 @@ impl Delivery {
     fn say_where_we_stand(&mut self, conv: ConvId, now: Now) -> bool {
         let it = self.convs.get_mut(&conv).expect("the caller found it");
         if it.out.entries.is_empty() {
-            if !it.out.owes_notice() {
-                it.out.notice = false;
+            let over = it.out.notice.is_none_or(|until| until <= now.wall);
+            if over || !it.out.owes_notice() {
+                it.out.notice = None;
                 self.put_conv(conv);
                 self.arm(conv, now);
                 return false;
             }
-            if it.out.hellos >= MAX_HELLOS {
-                self.timers.remove(&Key::Retry(conv));
-                return false;
-            }
-            it.out.hellos += 1;
+            it.out.hellos = it.out.hellos.saturating_add(1);
         }
         if self.bucket.take(now.mono).is_ok() {
             self.send_hello(conv);
         }
         true
+    }
+
+    /// How long what expires now is announced to those who do not answer.
+    pub(super) fn notice_until(&self, now: Now) -> UnixMillis {
+        now.wall.plus(self.config.content_ttl.max(NOTICE_FOR))
+    }
+
+    /// A recipient shows that it is there: what nobody told it of is announced soon.
+    pub(super) fn notice_sign(&mut self, conv: ConvId, from: &Sender, now: Now) {
+        let Some(it) = self.convs.get_mut(&conv) else {
+            return;
+        };
+        if it.out.notice.is_none() {
+            return;
+        }
+        let who = (from.user.clone(), from.device);
+        let peer = it.out.peers.get(&who);
+        if peer.is_some_and(|peer| it.out.is_owed_notice(peer)) {
+            mark("delivery-sign-of-the-unaware");
+            it.out.rtt.silent = 0;
+            self.rearm(conv, now);
+        }
     }
 
     /// The connection is up: says what is owed before anything is repeated (S11–S13).
@@ -344,7 +372,8 @@ impl Delivery {
         if it.route.is_none() || !it.owes() {
             return;
         }
-        let known = it.out.notice || it.out.entries.values().next().is_some_and(|e| e.left);
+        let known =
+            it.out.notice.is_some() || it.out.entries.values().next().is_some_and(|e| e.left);
         if known && !planted("delivery-no-hello") {
             if let Err(wait) = self.bucket.take(now.mono) {
                 let soon = now.mono + spread(wait, &mut self.rng);
@@ -365,13 +394,7 @@ impl Delivery {
             .lives
             .iter()
             .take(MAX_OPEN)
-            .map(|(epoch, life)| wire::delivery::OpenStream {
-                epoch: epoch.0,
-                base: it.out.base(*epoch),
-                next: life.next,
-                sent_before: life.sent_before,
-                base_roster: it.out.base_roster(*epoch),
-            })
+            .map(|(epoch, life)| it.out.stands(*epoch, *life))
             .collect();
         mark("delivery-hello");
         let hello = wire::delivery::Hello {
@@ -380,7 +403,7 @@ impl Delivery {
         };
         let mut frame = Outgoing::durable(route.channel.clone(), hello).gated();
         // Only news of a base is worth keeping for who is away.
-        if !it.out.notice || it.out.hellos > 1 {
+        if it.out.notice.is_none() || it.out.hellos > 1 {
             frame.class = Class::Ephemeral;
         }
         self.effects.send(frame);

@@ -93,7 +93,7 @@ struct ConvRow {
     last_roster: u64,
     displayed: (u64, u64),
     ended: Vec<(u64, u64)>,
-    notice: bool,
+    notice: Option<u64>,
     hlc: u64,
     pos: u64,
     shown: Option<Place>,
@@ -111,7 +111,7 @@ pub(super) fn encode_conv(it: &Conv, hlc: Hlc) -> Vec<u8> {
         last_roster: it.out.last_roster,
         displayed: (it.out.displayed.0.0, it.out.displayed.1),
         ended: it.out.ended.iter().map(|at| (at.0.0, at.1)).collect(),
-        notice: it.out.notice,
+        notice: it.out.notice.map(|until| until.0),
         hlc: hlc.0,
         pos: it.pos,
         shown: it.shown.map(Place::from),
@@ -129,7 +129,7 @@ pub(super) fn restore_conv(row: &Row, it: &mut Conv) -> Result<Hlc, RestoreError
     it.out.last_roster = stored.last_roster;
     it.out.displayed = (Epoch(stored.displayed.0), stored.displayed.1);
     it.out.ended = stored.ended.iter().map(|at| (Epoch(at.0), at.1)).collect();
-    it.out.notice = stored.notice;
+    it.out.notice = stored.notice.map(UnixMillis);
     it.pos = stored.pos;
     it.shown = stored.shown.map(SortKey::from);
     it.read = stored.read.map(SortKey::from);

@@ -292,7 +292,7 @@ impl Delivery {
             }
             mark("delivery-expired");
             expired = true;
-            self.fail(conv, at, &FailReason::Expired);
+            self.fail(conv, at, &FailReason::Expired, now);
         }
         if expired {
             self.put_conv(conv);
@@ -304,9 +304,10 @@ impl Delivery {
     }
 
     /// A message leaves the outbox undelivered. The caller stores the conversation.
-    pub(super) fn fail(&mut self, conv: ConvId, at: At, why: &FailReason) {
+    pub(super) fn fail(&mut self, conv: ConvId, at: At, why: &FailReason, now: Now) {
+        let until = self.notice_until(now);
         let it = self.conv_mut(conv);
-        let Some(entry) = it.out.expire(at) else {
+        let Some(entry) = it.out.expire(at, until) else {
             return;
         };
         self.drop_outbox_row(conv, at, &entry);

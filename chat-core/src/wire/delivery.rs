@@ -44,6 +44,9 @@ pub struct Data {
     pub roster: u64,
     /// Which copy this is; grows with each (Q7, Q8) and starts higher in each process life.
     pub attempt: u32,
+    /// The latest older epoch that is still owed to somebody. A receiver that misses something
+    /// of it passes over this message without a word: what it misses comes first (ID2).
+    pub prior: Option<OpenStream>,
     /// Milliseconds left to live at transmit.
     pub ttl_ms: u64,
     /// Causal hints.
@@ -114,15 +117,20 @@ pub struct OpenStream {
     pub sent_before: u64,
     /// As in [`Data`].
     pub base_roster: u64,
+    /// The `roster` of the last message that is still owed to anybody: when it lies before a
+    /// receiver's admission, that receiver waits for nothing of this epoch.
+    pub last_roster: u64,
 }
 
 /// After a reconnect, and when the tail of a stream expired: what I still owe on this channel.
-/// The receiver answers with `Ack` (rules S11–S13).
+/// The receiver answers with `Ack` (rules S11–S13). An expired tail is announced until every
+/// receiver's acknowledgement covers it, at most for another time to live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The conversation.
     pub conv: [u8; 32],
-    /// The open streams, oldest epoch first; the receiver closes what is not listed and older.
+    /// The open streams, oldest epoch first; the receiver closes what is older than the first. It
+    /// goes on to the next only when it has all that it is owed of one.
     pub open: BoundedVec<OpenStream, 12>,
 }
 

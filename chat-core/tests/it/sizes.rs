@@ -31,6 +31,7 @@ fn frames_have_the_published_sizes() {
         hlc: EPOCH << 16,
         roster: 0,
         attempt: 1,
+        prior: None,
         ttl_ms: 30 * 86_400_000,
         deps: BoundedVec::default(),
         body: BoundedBytes::try_from(Content::text("x".repeat(64)).encode(CONV).unwrap()).unwrap(),

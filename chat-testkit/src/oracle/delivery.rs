@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chat_core::content::Content;
-use chat_core::delivery::{Ack, DeliveryEvent, FailReason, Received};
+use chat_core::delivery::{Ack, DeliveryEvent, FailReason, Received, TimelineItem};
+use chat_core::effect::{Row, Table};
 use chat_core::event::Event;
 use chat_core::group::{GroupEvent, Membership};
 use chat_core::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, UserId};
@@ -466,7 +467,7 @@ impl Delivery {
                 if inbox.seen.contains_key(id) {
                     continue;
                 }
-                let covered = self.covered(receiver, id);
+                let covered = self.covered(&nodes[receiver], id);
                 if covered && matches!(message.fate, Fate::Expired | Fate::Refused) {
                     continue;
                 }
@@ -498,16 +499,19 @@ impl Delivery {
 
     /// A gap names the message; or, since a gap at the end of a process life only counts what was
     /// lost up to the next life, the gaps of that sender count at least what is missing.
-    fn covered(&self, receiver: usize, id: &MessageId) -> bool {
+    /// A gap that a crash kept from being told is on the timeline.
+    fn covered(&self, view: &View<'_>, id: &MessageId) -> bool {
+        let receiver = view.at.node;
         let inbox = &self.places[receiver].inbox;
         let same = |other: &MessageId| {
             other.stream.device == id.stream.device && other.stream.conv == id.stream.conv
         };
-        if inbox.gaps.iter().any(|gap| covers(gap, id)) {
+        let mut gaps: BTreeSet<(MessageId, u64)> = inbox.gaps.iter().copied().collect();
+        gaps.extend(gaps_on_timeline(view, id.stream.conv));
+        if gaps.iter().any(|gap| covers(gap, id)) {
             return true;
         }
-        let counted: u64 = inbox
-            .gaps
+        let counted: u64 = gaps
             .iter()
             .filter(|gap| same(&gap.0))
             .map(|gap| gap.1)
@@ -531,22 +535,6 @@ impl Delivery {
     fn short_lived(&self, nodes: &[View<'_>], message: &Message) -> bool {
         let gone = nodes[message.node].at.now.saturating_sub(message.at);
         gone > 30_000_000 && self.marks.contains_key("oracle-expired")
-    }
-
-    /// A newer epoch waits until the older one is drained (reliability 2.3): a member that never
-    /// comes back holds up everybody until the time to live is over.
-    fn waits_for_the_dead(&self, message: &Message, nodes: &[View<'_>]) -> bool {
-        // Who was restored to a time before it was let in does not know what it owes.
-        let gone = |device: &DeviceId| {
-            let alive = |node: &&View<'_>| node.at.device == *device && !node.killed;
-            let node = nodes.iter().find(alive);
-            node.is_none_or(|node| self.places[node.at.node].damaged.is_some())
-        };
-        self.messages.values().any(|earlier| {
-            earlier.node == message.node
-                && earlier.conv == message.conv
-                && earlier.to.iter().any(|(_, device)| gone(device))
-        })
     }
 
     fn is_exempt(&self, message: &Message, receiver: usize, nodes: &[View<'_>]) -> bool {
@@ -573,12 +561,26 @@ impl Delivery {
             view.is_some_and(|view| matches!(view.mine, Membership::Member | Membership::Leader))
         };
         let group = message.conv.into();
-        self.waits_for_the_dead(message, nodes)
-            || out(me)
-            || out(you)
-            || !stays(a.group(group))
-            || !stays(b.group(group))
+        out(me) || out(you) || !stays(a.group(group)) || !stays(b.group(group))
     }
+}
+
+fn gaps_on_timeline(view: &View<'_>, conv: ConvId) -> Vec<(MessageId, u64)> {
+    view.rows
+        .iter()
+        .filter(|((table, key), _)| *table == Table::Timeline && key.starts_with(&conv.0))
+        .filter_map(|((table, key), value)| {
+            let row = Row {
+                table: *table,
+                key: key.clone(),
+                value: value.clone(),
+            };
+            match chat_core::delivery::Delivery::read_timeline(&row) {
+                Ok(TimelineItem::Gap { first, count, .. }) => Some((first, count)),
+                _ => None,
+            }
+        })
+        .collect()
 }
 
 fn covers(gap: &(MessageId, u64), id: &MessageId) -> bool {

@@ -21,7 +21,7 @@ pub use groups::Groups;
 pub use presence::Presence;
 pub use sessions::Sessions;
 
-use crate::sim::{Ledger, Suite, Swarm};
+use crate::sim::{Ledger, Rows, Suite, Swarm};
 
 /// An invariant does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +163,8 @@ pub struct View<'a> {
     pub killed: bool,
     /// Stands still now.
     pub paused: bool,
+    /// Its durable rows.
+    pub(crate) rows: &'a Rows,
 }
 
 /// Why a run that did not converge is legal.

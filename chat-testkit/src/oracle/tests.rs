@@ -221,11 +221,13 @@ fn id4_a_missing_message_bites() {
         sort,
     });
     oracle.see(bench.at(0, 2), Seen::Event(&accepted)).unwrap();
+    let rows = crate::sim::Rows::new();
     let view = |node| super::View {
         at: bench.at(node, 100),
         endpoint: None,
         killed: false,
         paused: false,
+        rows: &rows,
     };
     let missing = oracle
         .settled(&[view(0), view(1)])

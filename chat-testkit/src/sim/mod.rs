@@ -26,6 +26,8 @@ mod tests;
 mod trace;
 mod world;
 
+pub(crate) use disk::Rows;
+
 pub use crypto::{FakeSigner, FakeVerifier, Ledger};
 pub use planted::{BUGS, Bug, Caught, hunt};
 pub use rng::{Draw, endpoint_seed};

@@ -297,6 +297,7 @@ impl World {
                 endpoint: node.endpoint.as_ref(),
                 killed: node.killed,
                 paused: node.paused_until > now,
+                rows: node.disk.synced(),
             })
             .collect();
         let verdict = self.oracles.probe(&views);

@@ -11,6 +11,18 @@ struct Plan {
     expiry: bool,
     /// The last node is admitted halfway.
     joins: bool,
+    /// The second node stops for good after a while, and is waited for by nobody.
+    dead: bool,
+}
+
+/// Who stops in a plan with a dead member, and when.
+const DEAD: usize = 1;
+const DIES_AT: u64 = 60;
+
+impl Plan {
+    fn living(self) -> impl Iterator<Item = usize> {
+        (0..self.nodes).filter(move |n| !self.dead || *n != DEAD)
+    }
 }
 
 fn config(plan: Plan) -> DeliveryConfig {
@@ -54,6 +66,12 @@ fn run(seed: u64, plan: Plan) -> Option<String> {
         }
         if plan.joins && step < 110 && n == newest {
             n = 0;
+        }
+        if plan.dead && step >= DIES_AT && n == DEAD {
+            n = 0;
+        }
+        if plan.dead && step == DIES_AT {
+            net.down(DEAD);
         }
         match net.rng.below(100) {
             0..=24 => {
@@ -118,15 +136,15 @@ fn run(seed: u64, plan: Plan) -> Option<String> {
             return net.found;
         }
     }
-    for n in 0..plan.nodes {
+    for n in plan.living() {
         if !net.nodes[n].up {
             net.up(n);
         }
     }
     net.settle();
     // A last word of everybody tells what of the tail was lost.
-    for (n, sent) in sent.iter().enumerate() {
-        net.send(n, &format!("{n}:{}", sent + 1));
+    for n in plan.living() {
+        net.send(n, &format!("{n}:{}", sent[n] + 1));
     }
     net.settle();
     net.check_order();
@@ -134,6 +152,7 @@ fn run(seed: u64, plan: Plan) -> Option<String> {
         check_arrival(&mut net, plan, &before);
     }
     if net.found.is_none()
+        && !plan.dead
         && let Some(n) = (0..plan.nodes).find(|n| net.nodes[*n].machine.outbox_size().0 > 0)
     {
         return Some(format!("ID4: node {n} still owes after everything healed"));
@@ -143,16 +162,17 @@ fn run(seed: u64, plan: Plan) -> Option<String> {
 
 /// ID4 and ID7: everything accepted is with everybody, or failed and covered by a gap.
 fn check_arrival(net: &mut Net, plan: Plan, before: &[u64]) {
-    for (from, before) in before.iter().enumerate().take(plan.nodes) {
+    for from in plan.living() {
+        let before = before[from];
         let accepted = net.accepted[from].clone();
-        for to in (0..plan.nodes).filter(|to| *to != from) {
+        for to in plan.living().filter(|to| *to != from) {
             let mut lost = 0;
             for (id, says) in &accepted {
                 if net.nodes[to].log.iter().any(|(got, _)| got == id) {
                     continue;
                 }
                 let number = says.split(':').nth(1).and_then(|n| n.parse().ok());
-                if plan.joins && to == plan.nodes - 1 && number <= Some(*before) {
+                if plan.joins && to == plan.nodes - 1 && number <= Some(before) {
                     continue;
                 }
                 lost += 1;
@@ -174,7 +194,7 @@ fn check_arrival(net: &mut Net, plan: Plan, before: &[u64]) {
     }
 }
 
-fn plans() -> [Plan; 8] {
+fn plans() -> [Plan; 11] {
     let plan = Plan {
         nodes: 2,
         ..Plan::default()
@@ -216,6 +236,26 @@ fn plans() -> [Plan; 8] {
             rollback: true,
             ..plan
         },
+        Plan {
+            nodes: 4,
+            crashes: true,
+            dead: true,
+            ..plan
+        },
+        Plan {
+            nodes: 3,
+            crashes: true,
+            dead: true,
+            expiry: true,
+            ..plan
+        },
+        Plan {
+            nodes: 4,
+            crashes: true,
+            dead: true,
+            joins: true,
+            ..plan
+        },
     ]
 }
 
@@ -244,6 +284,7 @@ fn the_checkers_find_every_planted_bug() {
         "delivery-silent-tail",
         "delivery-out-of-order",
         "delivery-new-epoch-first",
+        "delivery-prior-ignored",
         "delivery-base-stays",
         "delivery-no-inbox-row",
     ] {

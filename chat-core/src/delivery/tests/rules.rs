@@ -122,6 +122,65 @@ fn q6_expiry_is_told_on_both_sides() {
     assert_eq!(net.gaps(1, 0), 1, "a hello repeats until the base is known");
 }
 
+/// A message of 0 to 1 runs out while 1 is away for an hour, and all that was said of it is lost.
+fn unaware(config: DeliveryConfig) -> Net {
+    let mut net = Net::new(2, false, config, 1);
+    net.send(0, "0:1");
+    net.settle();
+    net.down(1);
+    net.send(0, "0:2");
+    for _ in 0..60 {
+        net.pass(Duration::from_secs(60));
+        net.commit_all();
+        net.wire.clear();
+    }
+    net.up(1);
+    net
+}
+
+#[test]
+fn q6_an_expired_tail_is_announced_until_its_receiver_has_heard_of_it() {
+    let config = DeliveryConfig {
+        content_ttl: Duration::from_secs(5),
+        ..DeliveryConfig::default()
+    };
+    let mut net = unaware(config.clone());
+    net.settle();
+    assert_eq!(net.gaps(1, 0), 1, "without any sign of it");
+    net.wire.clear();
+    net.pass(Duration::from_secs(600));
+    assert!(net.wire.is_empty(), "and then no more");
+
+    let mut net = unaware(config.clone());
+    net.send(1, "1:1");
+    for _ in 0..20 {
+        net.commit_all();
+        while !net.wire.is_empty() {
+            net.deliver(0);
+        }
+        net.pass(Duration::from_millis(250));
+    }
+    assert_eq!(net.gaps(1, 0), 1, "soon after a sign of it");
+
+    let mut net = unaware(config.clone());
+    net.down(1);
+    net.crash(0);
+    net.commit_all();
+    net.wire.clear();
+    net.up(1);
+    net.settle();
+    assert_eq!(net.gaps(1, 0), 1, "also by the next life");
+
+    let mut net = unaware(config);
+    net.down(1);
+    net.pass(Duration::from_hours(24));
+    net.commit_all();
+    net.pass(Duration::from_mins(10));
+    net.wire.clear();
+    net.pass(Duration::from_hours(1));
+    assert!(net.wire.is_empty(), "but not for ever");
+}
+
 #[test]
 fn q8_q9_a_restart_sends_the_same_id_and_a_copy_is_not_told_twice() {
     let mut net = net(2);
@@ -293,6 +352,97 @@ fn g10_who_left_is_not_waited_for() {
     assert_eq!(net.nodes[0].machine.outbox_size().0, 0);
     let delivered = |e: &DeliveryEvent| matches!(e, DeliveryEvent::Progress { ack, .. } if *ack == Ack::Delivered);
     assert_eq!(count(&net, 0, delivered), 1);
+}
+
+#[test]
+fn id2_id4_one_dead_member_holds_up_nobody_when_the_sender_restarts() {
+    let mut net = net(3);
+    net.down(2);
+    let mut said = Vec::new();
+    for life in 1..=3 {
+        for n in 1..=2 {
+            said.push(format!("0:{}", life * 10 + n));
+            net.send(0, said.last().unwrap());
+        }
+        for _ in 0..40 {
+            net.commit_all();
+            while !net.wire.is_empty() {
+                let frame = net.wire.remove(0);
+                net.hand_over(&frame);
+                net.commit_all();
+            }
+            net.pass(Duration::from_millis(250));
+        }
+        assert_eq!(logs(&net, 1), said, "within ten seconds");
+        net.now.wall = net.now.wall.plus(Duration::from_millis(40));
+        net.crash(0);
+    }
+    assert_eq!(net.gaps(1, 0), 0);
+    // Had it only been away, it gets all of it too.
+    net.up(2);
+    net.settle();
+    assert_eq!(logs(&net, 2), said);
+    assert_eq!((net.gaps(2, 0), net.gaps(1, 0)), (0, 0));
+    assert_eq!(net.nodes[0].machine.outbox_size(), (0, 0));
+    assert_eq!(net.found, None);
+}
+
+#[test]
+fn id2_who_misses_something_older_passes_over_a_newer_epoch() {
+    let mut net = net(3);
+    net.down(2);
+    net.send(0, "0:1");
+    net.settle();
+    net.send(0, "0:2");
+    net.commit_all();
+    net.wire.clear();
+    net.now.wall = net.now.wall.plus(Duration::from_millis(40));
+    net.crash(0);
+    net.commit_all();
+    net.wire.clear();
+    let newer = net.nodes[0].machine.epoch();
+    let older = net.nodes[1].log[0].0.stream.epoch;
+    let mut data = frames::Data {
+        conv: CONV.0,
+        epoch: newer.0,
+        seq: 1,
+        base: 1,
+        sent_before: 2,
+        base_roster: 1,
+        prev_roster: 1,
+        hlc: net.now.wall.0 << 16,
+        roster: 1,
+        attempt: 1,
+        prior: Some(frames::OpenStream {
+            epoch: older.0,
+            base: 1,
+            next: 3,
+            sent_before: 0,
+            base_roster: 0,
+            last_roster: 1,
+        }),
+        ttl_ms: 60_000,
+        deps: wire::BoundedVec::default(),
+        body: Content::text("0:3")
+            .encode(CONV)
+            .unwrap()
+            .try_into()
+            .unwrap(),
+    };
+    let hear = |net: &mut Net, n: usize, data: &frames::Data| {
+        let now = net.now;
+        let machine = &mut net.nodes[n].machine;
+        machine.handle_data(&sender(0), data, Standing::Current, now);
+        net.drain(n);
+        net.commit_all();
+    };
+    hear(&mut net, 1, &data);
+    assert_eq!(logs(&net, 1), ["0:1"], "the second message comes first");
+    // What it misses has expired meanwhile.
+    data.prior.as_mut().unwrap().base = 3;
+    hear(&mut net, 1, &data);
+    assert_eq!(logs(&net, 1), ["0:1", "0:3"]);
+    assert_eq!(net.gaps(1, 0), 1);
 }
 
 #[test]
