@@ -377,7 +377,8 @@ impl Outbox {
             return applied;
         };
         let epoch = peer.epoch;
-        let (mut contig, bits) = (ack.contig, ack.bitmap);
+        let used = self.lives.get(&epoch).map_or(0, |life| life.next - 1);
+        let (mut contig, bits) = (ack.contig.min(used), ack.bitmap);
         if planted("delivery-ack-max") && bits != 0 {
             contig += 65 - u64::from(bits.leading_zeros());
         }
@@ -410,12 +411,14 @@ impl Outbox {
             peer.window = u64::from(ack.window).min(WINDOW);
         }
         peer.contig = old_contig.max(contig);
+        let known = |seq| has(seq) || covers(old_contig, old_bits, seq);
+        // Who was restored from an older state may name just what is missing above our watermark.
+        while peer.contig < used && known(peer.contig + 1) {
+            peer.contig += 1;
+        }
         let first = peer.contig.saturating_add(2);
         peer.bits = (0..WINDOW)
-            .filter(|bit| {
-                let seq = first.saturating_add(*bit);
-                has(seq) || covers(old_contig, old_bits, seq)
-            })
+            .filter(|bit| known(first.saturating_add(*bit)))
             .fold(0, |bits, bit| bits | 1 << bit);
         let read = ack.read.min(contig);
         if read > 0 && (epoch, read) > peer.read {

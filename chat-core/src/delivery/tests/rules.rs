@@ -561,6 +561,35 @@ fn id6_an_ack_from_the_future_opens_a_new_epoch_and_renames_what_is_owed() {
 }
 
 #[test]
+fn id3_a_restored_receiver_is_counted_once_for_each_message() {
+    let mut net = net(3);
+    let epoch = net.send(0, "0:1").stream.epoch;
+    net.settle();
+    net.send(0, "0:2");
+    net.commit_all();
+    net.wire.clear();
+    // Node 1 lost the first message and has the second: twice, above a watermark that is higher.
+    for _ in 0..2 {
+        let ack = frames::Ack {
+            streams: wire::BoundedVec::take_from([frames::StreamAck {
+                device: sender(0).device.0,
+                conv: CONV.0,
+                epoch: epoch.0,
+                contig: 0,
+                bitmap: 1,
+                window: 64,
+                read: 0,
+                refused: wire::BoundedVec::default(),
+            }]),
+        };
+        let now = net.now;
+        net.nodes[0].machine.handle_ack(&sender(1), &ack, now);
+    }
+    net.drain(0);
+    assert_eq!(net.nodes[0].machine.outbox_size().0, 1, "2 has it not");
+}
+
+#[test]
 fn q12_reading_is_told_forward_only_and_when_all_have_read() {
     let mut net = net(3);
     net.send(0, "0:1");
