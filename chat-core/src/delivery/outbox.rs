@@ -403,7 +403,11 @@ impl Outbox {
             entry.users -= usize::from(settles);
             applied.newly.push(((epoch, seq), settles));
         }
-        let others = |at: fn(&Peer) -> At| self.of_user(&who.0).map(at).max();
+        // What lies before a device's first message it passed over, and has it for nobody.
+        let others = |at: fn(&Peer) -> At| {
+            let peers = self.of_user(&who.0).filter(|peer| at(peer) >= peer.from);
+            peers.map(at).max()
+        };
         let user_delivered = others(|peer| (peer.epoch, peer.contig));
         let user_read = others(|peer| peer.read);
         let (old_contig, old_bits, old_limit) = (peer.contig, peer.bits, peer.contig + peer.window);
@@ -514,23 +518,36 @@ impl Outbox {
         }
     }
 
-    /// Everything up to here was seen by every recipient's user.
+    /// Everything up to here was seen by every recipient's user. A device that came later has seen
+    /// for its user nothing of what lies before its first message.
     pub(super) fn displayed_by_all(&self) -> At {
         let mut least: Option<At> = None;
-        let mut user: Option<(&UserId, At)> = None;
+        let mut user: Option<(&UserId, (bool, At))> = None;
         for ((name, _), peer) in &self.peers {
+            let seen = (peer.read >= peer.from, peer.read);
             match &mut user {
-                Some((of, read)) if *of == name => *read = (*read).max(peer.read),
+                Some((of, best)) if *of == name => {
+                    *best = match (best.0, seen.0) {
+                        (false, false) => (*best).min(seen),
+                        _ => (*best).max(seen),
+                    };
+                }
                 _ => {
-                    if let Some((_, read)) = user {
+                    if let Some((_, (_, read))) = user {
                         least = Some(least.map_or(read, |least| least.min(read)));
                     }
-                    user = Some((name, peer.read));
+                    user = Some((name, seen));
                 }
             }
         }
-        user.map_or_else(At::default, |(_, read)| {
+        let seen = user.map_or_else(At::default, |(_, (_, read))| {
             least.map_or(read, |least| least.min(read))
+        });
+        // Nothing counts as seen that a user still misses.
+        let missed = self.entries.iter();
+        let mut missed = missed.filter(|(_, entry)| entry.users > 0 && !entry.failed);
+        missed.next().map_or(seen, |((epoch, seq), _)| {
+            seen.min((*epoch, seq.saturating_sub(1)))
         })
     }
 }

@@ -512,6 +512,41 @@ fn g16_who_was_out_meanwhile_is_owed_only_what_follows() {
 }
 
 #[test]
+fn q12_a_device_that_came_later_has_not_seen_for_its_user_what_it_was_not_sent() {
+    let mut net = Net::new(3, true, DeliveryConfig::default(), 1);
+    net.down(1);
+    let id = net.send(0, "0:1");
+    net.settle();
+    let mut route = net.nodes[0].routes[&CONV].clone();
+    let later = (sender(1).user, DeviceId([9; 32]));
+    route.recipients.insert(later, 5);
+    route.roster = 5;
+    let now = net.now;
+    net.nodes[0].machine.open(CONV, route, now);
+    let ack = frames::Ack {
+        streams: wire::BoundedVec::take_from([frames::StreamAck {
+            device: sender(0).device.0,
+            conv: CONV.0,
+            epoch: id.stream.epoch.0,
+            contig: 1,
+            bitmap: 0,
+            window: 64,
+            read: 1,
+            refused: wire::BoundedVec::default(),
+        }]),
+    };
+    let displayed = |e: &DeliveryEvent| matches!(e, DeliveryEvent::Progress { ack, .. } if *ack == Ack::Displayed);
+    net.nodes[0].machine.handle_ack(&sender(2), &ack, now);
+    net.drain(0);
+    net.commit_all();
+    assert_eq!(count(&net, 0, displayed), 0);
+    net.nodes[0].machine.handle_ack(&sender(1), &ack, now);
+    net.drain(0);
+    net.commit_all();
+    assert_eq!(count(&net, 0, displayed), 1);
+}
+
+#[test]
 fn g10_a_group_of_one_has_delivered_everything() {
     let mut net = Net::new(3, true, DeliveryConfig::default(), 1);
     net.open(0, &[0], 2, 0);
