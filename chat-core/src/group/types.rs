@@ -149,7 +149,8 @@ pub enum GroupEvent {
         /// In their words.
         reason: String,
     },
-    /// Somebody asks us, the leader, to be let in.
+    /// Somebody asks us, the leader, to be let in. Told once, and again after a restart; answer it
+    /// until the answer is taken ([`GroupError::Offline`] and `HandingOver` pass by themselves).
     JoinRequested {
         /// Where.
         group: GroupId,
