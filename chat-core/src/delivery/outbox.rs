@@ -480,11 +480,18 @@ impl Outbox {
             .unwrap_or(0)
     }
 
-    /// True when a recipient misses the message and takes it.
-    pub(super) fn is_wanted(&self, at: At) -> bool {
-        self.peers
-            .values()
-            .any(|peer| peer.epoch == at.0 && peer.misses(at) && at.1 <= self.reach(peer))
+    /// What some recipient misses and takes now: at most a window of each.
+    pub(super) fn wanted(&self) -> BTreeSet<At> {
+        let of_peer = |peer: &Peer| {
+            let (epoch, reach) = (peer.epoch, self.reach(peer));
+            self.entries
+                .range((epoch, peer.contig.saturating_add(1))..)
+                .map(|(at, _)| *at)
+                .take_while(|at| at.0 == epoch && at.1 <= reach)
+                .filter(|at| peer.misses(*at))
+                .collect::<Vec<_>>()
+        };
+        self.peers.values().flat_map(of_peer).collect()
     }
 
     /// True when a recipient lacks something that was sent.

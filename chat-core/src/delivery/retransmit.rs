@@ -22,8 +22,6 @@ use crate::wire::{self, BoundedVec};
 /// From this many silent rounds on only the first missing message of each epoch is sent, as a
 /// probe: who is away would only find copies in its mailbox.
 const PROBE_FROM: u32 = 3;
-/// Messages of one epoch looked at in one round.
-const MAX_ROUND: usize = 128;
 /// Epochs listed in one hello, the oldest: what expired lies in the first of them.
 const MAX_OPEN: usize = 12;
 /// What expired is announced for another time to live, but at least for so long.
@@ -258,37 +256,36 @@ impl Delivery {
             return;
         }
         let rto = it.out.rtt.answered(&self.config, it.is_group());
-        let wanted: Vec<(At, Timestamp)> = it
-            .out
-            .lives
-            .keys()
-            .map(|epoch| (*epoch, it.out.limit(*epoch)))
-            .flat_map(|(epoch, limit)| {
-                it.out
-                    .entries
-                    .range((epoch, 0)..=(epoch, limit))
-                    .filter(|(at, entry)| entry.sends > 0 && !it.out.unsent.contains(at))
-                    .map(|(at, entry)| (*at, entry.sent_at + rto))
-                    .take(MAX_ROUND)
-            })
-            .filter(|(at, _)| it.out.is_wanted(*at))
-            .collect();
-        let mut due: Vec<At> = wanted
-            .iter()
-            .filter(|(_, aged)| *aged <= now.mono)
-            .map(|(at, _)| *at)
-            .collect();
-        if it.out.rtt.silent >= PROBE_FROM {
-            due.dedup_by_key(|at| at.0);
+        let mut due = Vec::new();
+        let mut next: Option<Timestamp> = None;
+        for at in it.out.wanted() {
+            let Some(entry) = it.out.entries.get(&at).filter(|entry| entry.sends > 0) else {
+                continue;
+            };
+            if it.out.unsent.contains(&at) {
+                continue;
+            }
+            let aged = entry.sent_at + rto;
+            if aged <= now.mono {
+                due.push((aged, at));
+            } else {
+                next = Some(next.map_or(aged, |next| next.min(aged)));
+            }
         }
+        if it.out.rtt.silent >= PROBE_FROM {
+            due.dedup_by_key(|(_, at)| at.0);
+        }
+        // What waits longest goes first: a round that runs out of tokens goes on where it ended,
+        // so that what one recipient never takes does not keep others from theirs.
+        due.sort_unstable();
         if due.is_empty()
-            && let Some(next) = wanted.iter().map(|(_, aged)| *aged).min()
+            && let Some(next) = next
         {
             self.timers.set(Key::Retry(conv), next);
             return;
         }
         let mut sent = false;
-        for at in &due {
+        for (_, at) in &due {
             match self.bucket.take(now.mono) {
                 Ok(()) => {
                     mark("delivery-retransmit");

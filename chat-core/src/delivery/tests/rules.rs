@@ -388,6 +388,24 @@ fn id2_id4_one_dead_member_holds_up_nobody_when_the_sender_restarts() {
 }
 
 #[test]
+fn id4_what_a_dead_member_never_takes_keeps_nothing_from_the_living() {
+    let mut net = net(3);
+    net.down(2);
+    for n in 1..=6 {
+        for m in 1..=25 {
+            net.send(0, &format!("0:{}", n * 100 + m));
+        }
+        net.settle();
+    }
+    assert_eq!(net.nodes[1].log.len(), 150);
+    net.send(0, "0:999");
+    net.commit_all();
+    net.wire.clear();
+    net.settle();
+    assert_eq!(net.nodes[1].log.len(), 151, "it was lost once");
+}
+
+#[test]
 fn id2_who_misses_something_older_passes_over_a_newer_epoch() {
     let mut net = net(3);
     net.down(2);
