@@ -331,8 +331,12 @@ impl Outbox {
         let owed = self.entries.range(from..).next();
         let latest = self.lives.last_key_value().map(|(epoch, _)| *epoch);
         let epoch = owed.map(|((epoch, _), _)| *epoch).or(latest);
-        let mut peer = Peer::new(since, from, epoch.unwrap_or_default().max(from.0));
-        peer.lags = self.notice.is_some();
+        let mut peer = Peer::new(since, from, epoch.unwrap_or(from.0));
+        // Added late, after a restart: what it has heard and seen of the latest is not known.
+        if self.last_roster >= since {
+            peer.lags = self.notice.is_some();
+            peer.read = At::default();
+        }
         for (_, entry) in self.entries.range_mut(from..) {
             entry.devices += 1;
             entry.users += usize::from(news);

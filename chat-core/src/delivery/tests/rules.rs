@@ -182,6 +182,29 @@ fn q6_an_expired_tail_is_announced_until_its_receiver_has_heard_of_it() {
 }
 
 #[test]
+fn q6_a_restart_still_knows_that_a_member_is_to_hear_of_an_expired_tail() {
+    let config = DeliveryConfig {
+        content_ttl: Duration::from_secs(5),
+        ..DeliveryConfig::default()
+    };
+    let mut net = Net::new(3, true, config, 1);
+    for n in 0..3 {
+        net.open(n, &[n], 1, 0);
+        net.open(n, &[0, 1, 2], 5, 5);
+    }
+    net.down(1);
+    net.send(0, "0:1");
+    net.settle();
+    assert_eq!(net.failed.len(), 1);
+    net.crash(0);
+    net.settle();
+    net.wire.clear();
+    net.up(1);
+    net.settle();
+    assert_eq!((net.gaps(1, 0), net.gaps(2, 0)), (1, 0));
+}
+
+#[test]
 fn q8_q9_a_restart_sends_the_same_id_and_a_copy_is_not_told_twice() {
     let mut net = net(2);
     let id = net.send(0, "0:1");
