@@ -248,7 +248,7 @@ impl Endpoint {
                 devices,
                 ..
             } => {
-                self.pins.keep(peer);
+                self.pins.keep_met(peer, devices);
                 self.open_topic(peer, *conv, channel, now);
                 let recipients = devices
                     .iter()

@@ -12,6 +12,9 @@ impl Record {
     /// Takes their standing request off the table.
     pub(super) fn withdraw(&mut self, end: End, why: &CloseReason, step: &mut Step<'_>) {
         if let Some(inn) = self.inn.take() {
+            if end == End::Elsewhere {
+                self.theirs.settle_displaced();
+            }
             self.theirs.note(inn.invite, end);
             if inn.shown {
                 step.withdrawn(inn.invite, why.clone());
@@ -146,20 +149,32 @@ impl Record {
         if self.inn.as_ref().is_some_and(|inn| inn.expires <= now) {
             self.withdraw(End::Expired, &CloseReason::Expired, step);
         }
+        if !step.up {
+            return;
+        }
         self.closings.retain(|closing| closing.until > now);
         let session = self.session.as_ref();
-        let overdue = session.is_some_and(|s| s.unconfirmed.is_some_and(|until| until <= now));
-        if overdue && step.up {
+        let overdue = session.filter(|s| s.unconfirmed.is_some_and(|until| until <= now));
+        if let Some(session) = overdue {
+            mark("session-acceptance-given-up");
+            // They may have opened it, and their confirmation was lost.
+            let (invite, devices) = (session.invite, session.devices.clone());
             self.leave(End::Expired, CloseReason::Expired, step);
+            if !planted("session-gives-up-untold") {
+                self.start_closing(invite, "expired", devices, step);
+            }
         }
     }
 
-    /// Their decision may be in the backlog, or come on our repeated `Accept`: however long we
-    /// were away, it has the time of one repeat to arrive (S3).
+    /// Their decision may be in the backlog, or come on our repeated frame: however long we were
+    /// away, an acceptance and a farewell have the time of one repeat to be answered (S3).
     pub(super) fn reprieve(&mut self, step: &Step<'_>) {
         let until = step.now.wall.plus(step.config.resend_max);
         if let Some(session) = &mut self.session {
             session.unconfirmed = session.unconfirmed.map(|at| at.max(until));
+        }
+        for closing in &mut self.closings {
+            closing.until = closing.until.max(until);
         }
     }
 
@@ -199,6 +214,11 @@ impl Record {
     ) -> bool {
         let invite = InviteId(body.invite);
         self.acknowledged(from, invite);
+        let superseded = body.why == End::Superseded.code();
+        if superseded && self.out.as_ref().is_some_and(|out| out.invite == invite) {
+            self.drop_out(End::Superseded, CloseReason::Superseded, step);
+            return true;
+        }
         let Some(session) = self.session.as_mut().filter(|s| s.invite == invite) else {
             return true;
         };
@@ -319,6 +339,16 @@ impl Record {
             let end = self.ours.of(invite).or_else(|| self.theirs.of(invite));
             step.send_gone(invite, end.unwrap_or(&End::Closed).code());
         }
+    }
+
+    /// Says that the session is on. The other side repeats its decision, or answers that it left.
+    pub(super) fn affirm(&self, step: &mut Step<'_>) {
+        match &self.session {
+            Some(session) if session.ours => step.send_confirm(session),
+            Some(session) => step.send_accept(session),
+            None => return,
+        }
+        mark("session-affirmed");
     }
 
     /// Everything that awaits an answer, once more (S7).

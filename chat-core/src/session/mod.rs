@@ -35,7 +35,7 @@ use crate::id::{ConvId, InviteId, UserId};
 use crate::identity::Sender;
 use crate::probe::{mark, planted};
 use crate::rng::Rng;
-use crate::time::{Now, Timestamp};
+use crate::time::{Now, Timestamp, UnixMillis};
 use crate::wire::Body;
 
 use peers::Peers;
@@ -62,6 +62,8 @@ pub struct Sessions {
     effects: Effects<SessionEvent>,
     up: bool,
     caught_up: bool,
+    /// Cut off since then; none when nobody knows for how long, as after a restart.
+    away: Option<UnixMillis>,
     refused: u64,
 }
 
@@ -77,6 +79,7 @@ impl Sessions {
             effects: Effects::default(),
             up: false,
             caught_up: false,
+            away: None,
             refused: 0,
         }
     }
@@ -305,7 +308,9 @@ impl Sessions {
         true
     }
 
-    /// Connected (again): unanswered frames are repeated now.
+    /// Connected (again): unanswered frames are repeated now. When it was for so long that the
+    /// other side may have given up telling us, every open session is affirmed once: who is not in
+    /// it any more says so (S2).
     pub fn handle_up(&mut self, now: Now) {
         for peer in self.peers_where(Record::repeats) {
             self.step(&peer, now, |record, step| record.reprieve(step));
@@ -316,6 +321,13 @@ impl Sessions {
                 record.repeat(step);
                 step.news = true;
             });
+        }
+        let patience = self.config.invite_ttl;
+        let long = |since: UnixMillis| now.wall.saturating_since(since) >= patience;
+        if self.away.take().is_none_or(long) && !planted("session-never-affirms") {
+            for peer in self.peers_where(Record::is_confirmed) {
+                self.step(&peer, now, |record, step| record.affirm(step));
+            }
         }
     }
 
@@ -337,7 +349,10 @@ impl Sessions {
 
     /// Cut off: what arrives after the next connection may be old, so requests are held back until
     /// the backlog is in (S9); nothing is repeated meanwhile (Q7).
-    pub fn handle_down(&mut self, _now: Now) {
+    pub fn handle_down(&mut self, now: Now) {
+        if self.up {
+            self.away = Some(now.wall);
+        }
         self.up = false;
         self.caught_up = false;
         for peer in self.peers_where(Record::repeats) {

@@ -86,6 +86,15 @@ impl Record {
                 return true;
             }
             Some(End::Closed) => return true,
+            // We chatted with another of their devices instead, so it is no news that we read.
+            Some(End::Superseded) if self.contact && self.out.is_none() => {
+                mark("session-superseded-request-repeated");
+                step.send_gone(invite, End::Superseded.code());
+                return true;
+            }
+            Some(End::Displaced) if self.inn.is_none() => {
+                mark("session-displaced-request-stands-again");
+            }
             // Silenced and the like: when we ask ourselves, we want this chat after all.
             Some(_) if self.out.is_none() => return true,
             _ => {}
@@ -134,7 +143,15 @@ impl Record {
             return true;
         }
         self.hear(from, body.sent_at, step);
-        self.withdraw(End::Superseded, &CloseReason::Superseded, step);
+        // The other device still asks, should this one take its request back.
+        let other = self.inn.as_ref().is_some_and(|inn| inn.device != from);
+        let end = if other {
+            End::Displaced
+        } else {
+            End::Superseded
+        };
+        self.theirs.forget(invite);
+        self.withdraw(end, &CloseReason::Superseded, step);
         if theirs.shown {
             step.tell(theirs.requested(step.peer));
         }
@@ -175,6 +192,7 @@ impl Record {
         self.session = Some(session);
         self.contact = true;
         self.last = None;
+        self.theirs.settle_displaced();
         self.refused_us = <_>::default();
         self.refused_them = <_>::default();
     }

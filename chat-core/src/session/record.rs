@@ -39,6 +39,9 @@ pub(super) enum End {
     /// Closed, after it was a session or instead of becoming one.
     Closed,
     Superseded,
+    /// A newer request of another of their devices took its place before anybody answered; it
+    /// stands again when it is repeated and nothing else does. Not a decision: any end replaces it.
+    Displaced,
     /// Refused, and the requester was told; the answer is repeated.
     Told(String),
     /// Refused without a word (S4).
@@ -53,7 +56,7 @@ impl End {
         match self {
             Self::Cancelled => 1,
             Self::Expired => 2,
-            Self::Superseded => 4,
+            Self::Superseded | Self::Displaced => 4,
             _ => 3,
         }
     }
@@ -70,13 +73,24 @@ impl Ends {
 
     /// Remembers `end`; the first decision on a request stands.
     pub(super) fn note(&mut self, invite: InviteId, end: End) {
-        if self.of(invite).is_some() {
-            return;
+        match self.0.iter_mut().find(|(id, _)| *id == invite) {
+            Some((_, known)) if *known == End::Displaced => return *known = end,
+            Some(_) => return,
+            None => {}
         }
         if self.0.len() == MAX_ENDS {
             self.0.pop_front();
         }
         self.0.push_back((invite, end));
+    }
+
+    /// What was displaced is decided now: it never stands again.
+    pub(super) fn settle_displaced(&mut self) {
+        for (_, end) in &mut self.0 {
+            if *end == End::Displaced {
+                *end = End::Superseded;
+            }
+        }
     }
 
     pub(super) fn forget(&mut self, invite: InviteId) {
@@ -211,16 +225,22 @@ impl Record {
                 .is_some_and(|s| s.unconfirmed.is_some())
     }
 
+    /// True when a session is open and nothing about it is repeated.
+    pub(super) fn is_confirmed(&self) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|s| s.unconfirmed.is_none())
+    }
+
     /// When something lapses.
     pub(super) fn lapses(&self, up: bool) -> Option<UnixMillis> {
         let session = self.session.as_ref().and_then(|s| s.unconfirmed);
-        let session = session.filter(|_| up);
-        self.closings
-            .iter()
-            .map(|c| c.until)
+        let closings = self.closings.iter().map(|c| c.until);
+        // While we are away nobody can answer.
+        closings
+            .chain(session)
+            .filter(|_| up)
             .chain(self.out.as_ref().map(|o| o.expires))
             .chain(self.inn.as_ref().map(|i| i.expires))
-            .chain(session)
             .min()
     }
 

@@ -74,6 +74,7 @@ enum EndRow {
     Told(String),
     Silenced,
     Elsewhere,
+    Displaced,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -270,6 +271,7 @@ impl From<&End> for EndRow {
             End::Told(reason) => Self::Told(reason.clone()),
             End::Silenced => Self::Silenced,
             End::Elsewhere => Self::Elsewhere,
+            End::Displaced => Self::Displaced,
         }
     }
 }
@@ -284,6 +286,7 @@ impl From<EndRow> for End {
             EndRow::Told(reason) => Self::Told(reason),
             EndRow::Silenced => Self::Silenced,
             EndRow::Elsewhere => Self::Elsewhere,
+            EndRow::Displaced => Self::Displaced,
         }
     }
 }

@@ -9,7 +9,7 @@ use chat_core::effect::{Row, Table};
 use chat_core::event::Event;
 use chat_core::group::{GroupEvent, Membership};
 use chat_core::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, UserId};
-use chat_core::session::SessionState;
+use chat_core::session::{CloseReason, SessionEvent, SessionState};
 use chat_core::wire::{self, Body};
 
 use chat_core::Transmit;
@@ -111,8 +111,12 @@ pub struct Delivery {
     removed: BTreeMap<UserId, u64>,
     /// The log indexes at which devices of a user were let in.
     admitted: BTreeMap<UserId, BTreeSet<u64>>,
-    /// Pairs with a close or a block: their messages may end in `Gone`.
-    parted: BTreeSet<(UserId, UserId)>,
+    /// Pairs with a close, a block or a change of devices, and the last time: their messages may
+    /// end in `Gone`.
+    parted: BTreeMap<(UserId, UserId), u64>,
+    /// Messages whose end was on its way to the application; a process that dies between the disk
+    /// and the telling tells it to nobody.
+    ending: BTreeSet<MessageId>,
     marks: BTreeMap<&'static str, u64>,
 }
 
@@ -127,7 +131,8 @@ impl Delivery {
             bound: HashMap::new(),
             removed: BTreeMap::new(),
             admitted: BTreeMap::new(),
-            parted: BTreeSet::new(),
+            parted: BTreeMap::new(),
+            ending: BTreeSet::new(),
             marks: BTreeMap::new(),
         }
     }
@@ -167,9 +172,17 @@ impl Delivery {
                 self.places[at.node].inbox = Inbox::default();
                 self.places[at.node].damaged = Some(at.now);
             }
+            Seen::Event(Event::Session(SessionEvent::Closed {
+                peer,
+                why: CloseReason::Superseded,
+                ..
+            })) => self.part(at, peer),
             Seen::Killed => self.places[at.node].killed = true,
             Seen::Act(act) => return self.act(at, act),
             Seen::Event(Event::Delivery(event)) => return self.told(at, event),
+            Seen::Queued(Event::Delivery(DeliveryEvent::Failed { id, .. })) => {
+                self.ending.insert(*id);
+            }
             Seen::Event(Event::Group(GroupEvent::Changed { change, index, .. })) => {
                 use chat_core::group::Change::{Admitted, Kicked, Left};
                 match change {
@@ -283,12 +296,16 @@ impl Delivery {
                 }
             }
             Act::Close { peer } | Act::Block { peer } => {
-                self.parted.insert((at.user.clone(), peer.clone()));
-                self.parted.insert((peer.clone(), at.user.clone()));
+                self.part(at, peer);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    fn part(&mut self, at: At<'_>, peer: &UserId) {
+        self.parted.insert((at.user.clone(), peer.clone()), at.now);
+        self.parted.insert((peer.clone(), at.user.clone()), at.now);
     }
 
     fn told(&mut self, at: At<'_>, event: &DeliveryEvent) -> Verdict {
@@ -458,7 +475,9 @@ impl Delivery {
                 let Some(receiver) = self.devices.get(device).copied() else {
                     continue;
                 };
-                if nodes[receiver].at.device != *device || self.is_exempt(message, receiver, nodes)
+                if nodes[receiver].at.device != *device
+                    || self.ended_before_parting(id, message, user, nodes)
+                    || self.is_exempt(message, receiver, nodes)
                 {
                     exempt = true;
                     continue;
@@ -537,6 +556,21 @@ impl Delivery {
         gone > 30_000_000 && self.marks.contains_key("oracle-expired")
     }
 
+    /// It failed and then the two parted: a later session of theirs owes it no gap.
+    fn ended_before_parting(
+        &self,
+        id: &MessageId,
+        message: &Message,
+        to: &UserId,
+        nodes: &[View<'_>],
+    ) -> bool {
+        let from = nodes[message.node].at.user;
+        let parted = self.parted.get(&(from.clone(), to.clone()));
+        self.ending.contains(id)
+            && message.conv == ConvId::between(from, to)
+            && parted.is_some_and(|at| *at >= message.at)
+    }
+
     fn is_exempt(&self, message: &Message, receiver: usize, nodes: &[View<'_>]) -> bool {
         let (from, to) = (&self.places[message.node], &self.places[receiver]);
         if from.killed || to.killed {
@@ -552,9 +586,14 @@ impl Delivery {
         };
         let (me, you) = (sender.at.user, reader.at.user);
         if ConvId::between(me, you) == message.conv {
-            let open = |state| matches!(state, SessionState::Active { .. });
-            return self.parted.contains(&(me.clone(), you.clone()))
-                && !(open(a.session(you)) && open(b.session(me)));
+            // Of two people with many devices others may have met again.
+            let open = |state, with| match state {
+                SessionState::Active { devices, .. } => devices.contains(&with),
+                _ => false,
+            };
+            return self.parted.contains_key(&(me.clone(), you.clone()))
+                && !(open(a.session(you), reader.at.device)
+                    && open(b.session(me), sender.at.device));
         }
         let out = |user: &UserId| self.removed.get(user).is_some_and(|at| *at >= message.at);
         let stays = |view: Option<chat_core::group::GroupView>| {

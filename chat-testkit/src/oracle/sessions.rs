@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chat_core::channel::Channel;
 use chat_core::event::Event;
-use chat_core::id::{InviteId, UserId};
+use chat_core::id::{DeviceId, InviteId, UserId};
 use chat_core::session::{CloseReason, SessionEvent, SessionState};
 use chat_core::{Transmit, wire};
 
@@ -30,6 +30,10 @@ pub struct Sessions {
     withdrawn: Vec<(u64, usize, UserId)>,
     /// Devices on which a user was refused in silence or blocked: the other side is never told.
     shut_out: BTreeSet<(usize, UserId)>,
+    /// For everybody that a device ever shut out: the devices with which it was in a session since.
+    met_since: BTreeMap<(usize, UserId), BTreeSet<DeviceId>>,
+    /// Devices on which a user was ever refused: its later requests wait for the cool-down.
+    refused: BTreeSet<(usize, UserId)>,
     /// Requests that were told cancelled.
     cancelled: BTreeSet<(usize, InviteId)>,
     channels: BTreeMap<Channel, BTreeSet<UserId>>,
@@ -90,9 +94,10 @@ impl Sessions {
                 let Some((peer, _)) = self.invites.get(invite).cloned() else {
                     return;
                 };
+                self.refused.insert((at.node, peer.clone()));
                 // An answer to this request takes no earlier consent back.
                 if *silent {
-                    self.shut_out.insert((at.node, peer.clone()));
+                    self.shut(at, &peer);
                 }
                 if *silent && !self.spoke.contains(&(at.node, peer.clone())) {
                     self.mark("oracle-silent-reject");
@@ -113,7 +118,7 @@ impl Sessions {
             Act::Block { peer } => {
                 self.mark("oracle-blocked");
                 self.disagree(at, peer);
-                self.shut_out.insert((at.node, peer.clone()));
+                self.shut(at, peer);
                 self.blocked.insert((at.node, peer.clone()), at.now);
             }
             Act::Unblock { peer } => {
@@ -122,6 +127,12 @@ impl Sessions {
             }
             _ => {}
         }
+    }
+
+    fn shut(&mut self, at: At<'_>, peer: &UserId) {
+        self.shut_out.insert((at.node, peer.clone()));
+        self.met_since
+            .insert((at.node, peer.clone()), BTreeSet::new());
     }
 
     fn agree(&mut self, at: At<'_>, peer: &UserId) {
@@ -193,7 +204,15 @@ impl Sessions {
 
     fn told(&mut self, at: At<'_>, event: &SessionEvent) -> Verdict {
         match event {
-            SessionEvent::Opened { peer, channel, .. } => {
+            SessionEvent::Opened {
+                peer,
+                channel,
+                devices,
+                ..
+            } => {
+                if let Some(met) = self.met_since.get_mut(&(at.node, peer.clone())) {
+                    met.extend(devices);
+                }
                 self.mark("oracle-opened");
                 let users = self.channels.entry(channel.clone()).or_default();
                 users.extend([at.user.clone(), peer.clone()]);
@@ -266,7 +285,8 @@ impl Sessions {
         let (me, you) = (a.at.user, b.at.user);
         let involved = |node: &&View<'_>| node.at.user == me || node.at.user == you;
         let spoilt = |node: &View<'_>| node.killed || self.damaged.contains(&node.at.node);
-        if nodes.iter().filter(involved).any(spoilt) {
+        // A session is between two devices: what befell their siblings excuses nothing.
+        if spoilt(a) || spoilt(b) {
             return Ok(());
         }
         let missing = |what: &str| {
@@ -278,14 +298,23 @@ impl Sessions {
         };
         let shut_out =
             |node: &View<'_>, whom: &UserId| self.shut_out.contains(&(node.at.node, whom.clone()));
-        if nodes
-            .iter()
-            .filter(involved)
-            .any(|node| shut_out(node, me) || shut_out(node, you))
-        {
+        let parted = |from: &View<'_>, to: &View<'_>| {
+            let met = self.met_since.get(&(from.at.node, to.at.user.clone()));
+            met.is_some_and(|met| !met.contains(&to.at.device))
+        };
+        if parted(a, b) || parted(b, a) {
             return Ok(());
         }
+        // A request is to every device of the peer, and of glare too each may know a part.
+        let clear = !nodes
+            .iter()
+            .filter(involved)
+            .any(|node| spoilt(node) || shut_out(node, me) || shut_out(node, you));
         let theirs = nodes.iter().filter(|node| node.at.user == you);
+        let single = |whose: &View<'_>| {
+            let same = |node: &&View<'_>| node.at.user == whose.at.user;
+            nodes.iter().filter(same).count() == 1
+        };
         match (x.session(you), y.session(me)) {
             (
                 SessionState::Active {
@@ -300,23 +329,30 @@ impl Sessions {
                 } if other == channel && devices.contains(&a.at.device) => Ok(()),
                 state => missing(&format!("active with it, which is {state:?}")),
             },
-            (SessionState::Closing, _) => missing("still closing"),
+            (SessionState::Closing, _) if clear => missing("still closing"),
+            (SessionState::Inviting { invite }, SessionState::Invited { invite: other })
+                if clear && single(a) && invite != other =>
+            {
+                missing("inviting, while the peer is shown an older request")
+            }
             (SessionState::Inviting { .. }, SessionState::Active { devices, .. })
                 if devices.contains(&a.at.device) =>
             {
                 missing("inviting, while the peer is active with it")
             }
-            (SessionState::Inviting { .. }, SessionState::Idle)
-                if theirs.clone().all(|node| {
-                    node.endpoint
-                        .is_some_and(|y| y.session(me) == SessionState::Idle)
-                }) =>
+            (SessionState::Inviting { .. }, _)
+                if clear
+                    && theirs.clone().all(|node| {
+                        let rests =
+                            |state| matches!(state, SessionState::Idle | SessionState::Closed(_));
+                        node.endpoint.is_some_and(|y| rests(y.session(me)))
+                            && !self.refused.contains(&(node.at.node, me.clone()))
+                    }) =>
             {
                 missing("inviting, and no device of the peer knows")
             }
             (SessionState::Inviting { .. }, SessionState::Inviting { .. })
-                if theirs.count() == 1
-                    && nodes.iter().filter(|node| node.at.user == me).count() == 1 =>
+                if clear && single(a) && single(b) =>
             {
                 missing("both invite (glare) and neither is active")
             }

@@ -240,6 +240,48 @@ fn id4_a_missing_message_bites() {
     oracle.see(bench.at(1, 4), Seen::Killed).unwrap();
 }
 
+#[test]
+fn id4_an_end_that_died_with_its_process_and_a_parting_are_exempt_only_together() {
+    let bench = Bench::new();
+    let close = Act::Close {
+        peer: bench.users[0].clone(),
+    };
+    let failed = told(DeliveryEvent::Failed {
+        id: bench.id(1),
+        why: FailReason::Expired,
+    });
+    let judged = |parts: bool, fails: bool| {
+        let mut oracle = delivery(&bench, &[1]);
+        let accepted = told(DeliveryEvent::Accepted {
+            id: bench.id(1),
+            txn: chat_core::id::TxnId([0; 16]),
+            sort: SortKey {
+                hlc: Hlc(1),
+                device: bench.at(0, 0).device,
+                epoch: Epoch(1),
+                seq: 1,
+            },
+        });
+        oracle.see(bench.at(0, 2), Seen::Event(&accepted)).unwrap();
+        if parts {
+            oracle.see(bench.at(1, 3), Seen::Act(&close)).unwrap();
+        }
+        if fails {
+            oracle.see(bench.at(0, 4), Seen::Queued(&failed)).unwrap();
+        }
+        let view = |node| super::View {
+            at: bench.at(node, 100),
+            endpoint: None,
+            killed: false,
+            paused: false,
+        };
+        oracle.settled(&[view(0), view(1)]).is_ok()
+    };
+    assert!(judged(true, true));
+    assert!(!judged(true, false));
+    assert!(!judged(false, true));
+}
+
 fn transmit(channel: Channel, kind: u8) -> Transmit {
     Transmit {
         id: TransmitId(1),

@@ -225,7 +225,7 @@ impl Swarm {
         }
         // Longer than any outage: what is given up while one is away cannot be agreed upon.
         if self.suite == Suite::Sessions && self.wall_steps == 0 && self.feature(20) {
-            config.session.invite_ttl = Duration::from_secs(if self.lan { 60 } else { 300 });
+            config.session.invite_ttl = Duration::from_secs(if self.lan { 10 } else { 60 });
         }
         config
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::net::{Net, identity, user};
 use crate::channel::{Channel, TopicId};
 use crate::event::{Event, Fault};
-use crate::id::{GroupId, LobbyName};
+use crate::id::{GroupId, InviteId, LobbyName};
 use crate::identity::{DeviceKey, IdentityEvent, Signer};
 use crate::rng::Rng;
 use crate::session::{SessionEvent, SessionState};
@@ -181,6 +181,33 @@ fn a_new_key_for_a_known_user_is_refused_until_it_is_trusted() {
         .handle_inbound(&channel, &frame, true, net.now);
     net.nodes[0].drain(net.now);
     assert!(prompted(&net, 3));
+}
+
+/// Ann heard Bob's request, was restarted and then said yes.
+#[test]
+fn who_was_accepted_after_a_restart_is_pinned() {
+    let mut net = Net::new(&["ann"]);
+    let (channel, frame) = request_frame("bob", 2, "ann", 1);
+    let now = net.now;
+    net.nodes[0]
+        .endpoint
+        .handle_inbound(&channel, &frame, true, now);
+    net.nodes[0].drain(now);
+    let rows = net.nodes[0].rows();
+    net.nodes[0].endpoint = super::net::open("ann", 1, rows, super::net::WALL, now).unwrap();
+    net.nodes[0].endpoint.connect(now);
+    net.nodes[0].drain(now);
+    net.nodes[0]
+        .endpoint
+        .accept(InviteId([1; 16]), now)
+        .unwrap();
+    net.nodes[0].drain(now);
+    let (channel, frame) = request_at(super::net::WALL.0 + 1_000, "bob", 99, "ann", 3);
+    net.nodes[0]
+        .endpoint
+        .handle_inbound(&channel, &frame, true, now);
+    net.nodes[0].drain(now);
+    assert!(!prompted(&net, 3), "an impostor is believed");
 }
 
 fn prompted(net: &Net, invite: u8) -> bool {

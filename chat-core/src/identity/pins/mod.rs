@@ -214,6 +214,26 @@ impl Pins {
         }
     }
 
+    /// Keeps `user`, with whom a session is open on these devices. They were trusted when they asked
+    /// or answered; when that was in an earlier process and the user a stranger, nothing of it is
+    /// left, and they are pinned now: the next to use the name would be believed else.
+    pub fn keep_met(&mut self, user: &UserId, devices: &[DeviceId]) {
+        self.keep(user);
+        let Some(pinned) = self.users.get_mut(user) else {
+            return;
+        };
+        if !pinned.devices.is_empty() || devices.is_empty() {
+            return;
+        }
+        mark("pins-met-earlier");
+        let devices = &devices[..devices.len().min(MAX_DEVICES)];
+        pinned.devices.extend_from_slice(devices);
+        self.store(user);
+        for device in devices {
+            self.tell_pinned(user, *device);
+        }
+    }
+
     /// The trusted devices of `user`, trusted longest first; none when it is unknown.
     pub fn devices(&self, user: &UserId) -> Vec<DeviceId> {
         self.users

@@ -494,3 +494,52 @@ fn s3_an_acceptance_that_nobody_answers_is_given_up() {
         SessionState::Closed(CloseReason::Expired)
     );
 }
+
+/// The requester opened the session, its only confirmation was lost, and then it was away.
+#[test]
+fn s3_the_requester_is_told_of_an_acceptance_that_was_given_up() {
+    let mut sessions = machine(SessionConfig::default());
+    let peer = sender("peer", 2);
+    sessions.handle_frame(&peer, &request(7).into(), now());
+    sessions
+        .accept(InviteId([7; 16]), now())
+        .expect("it stands");
+    effects(&mut sessions);
+    let gone = later(SessionConfig::default().invite_ttl);
+    sessions.handle_timeout(gone);
+    let closes = |sessions: &mut Sessions| {
+        let ours = |body: &Body| matches!(body, Body::Close(close) if close.invite == [7; 16]);
+        sent(sessions).iter().filter(|body| ours(body)).count()
+    };
+    assert_ne!(closes(&mut sessions), 0, "told at once");
+    let again = gone.mono + SessionConfig::default().resend_first;
+    sessions.handle_timeout(Now {
+        mono: again,
+        ..gone
+    });
+    assert_ne!(closes(&mut sessions), 0, "and repeated");
+    let ack = wire::CloseAck { invite: [7; 16] };
+    sessions.handle_frame(&peer, &ack.into(), gone);
+    assert_eq!(sessions.poll_timeout(), None);
+}
+
+#[test]
+fn s3_a_farewell_is_not_given_up_while_nobody_can_hear_it() {
+    let mut sessions = machine(SessionConfig::default());
+    let peer = sender("peer", 2);
+    sessions.handle_frame(&peer, &request(7).into(), now());
+    sessions
+        .accept(InviteId([7; 16]), now())
+        .expect("it stands");
+    sessions.handle_down(now());
+    sessions
+        .close(&user("peer"), "", now())
+        .expect("it is open");
+    effects(&mut sessions);
+    let week = later(Duration::from_millis(9 * DAY));
+    sessions.handle_timeout(week);
+    assert_eq!(sessions.state(&user("peer")), SessionState::Closing);
+    sessions.handle_up(week);
+    let told = sent(&mut sessions);
+    assert!(told.iter().any(|body| matches!(body, Body::Close(_))));
+}
