@@ -160,9 +160,7 @@ impl Record {
             // They may have opened it, and their confirmation was lost.
             let (invite, devices) = (session.invite, session.devices.clone());
             self.leave(End::Expired, CloseReason::Expired, step);
-            if !planted("session-gives-up-untold") {
-                self.start_closing(invite, "expired", devices, step);
-            }
+            self.start_closing(invite, "expired", devices, step);
         }
     }
 

@@ -111,9 +111,10 @@ pub struct Delivery {
     removed: BTreeMap<UserId, u64>,
     /// The log indexes at which devices of a user were let in.
     admitted: BTreeMap<UserId, BTreeSet<u64>>,
-    /// Pairs with a close, a block or a change of devices, and the last time: their messages may
-    /// end in `Gone`.
-    parted: BTreeMap<(UserId, UserId), u64>,
+    /// Pairs with a close, a block or a change of devices: their messages may end in `Gone`.
+    parted: BTreeSet<(UserId, UserId)>,
+    /// When a session or a request of a pair last ended, for whatever reason.
+    closed: BTreeMap<(UserId, UserId), u64>,
     /// Messages whose end was on its way to the application; a process that dies between the disk
     /// and the telling tells it to nobody.
     ending: BTreeSet<MessageId>,
@@ -131,7 +132,8 @@ impl Delivery {
             bound: HashMap::new(),
             removed: BTreeMap::new(),
             admitted: BTreeMap::new(),
-            parted: BTreeMap::new(),
+            parted: BTreeSet::new(),
+            closed: BTreeMap::new(),
             ending: BTreeSet::new(),
             marks: BTreeMap::new(),
         }
@@ -180,6 +182,10 @@ impl Delivery {
             Seen::Killed => self.places[at.node].killed = true,
             Seen::Act(act) => return self.act(at, act),
             Seen::Event(Event::Delivery(event)) => return self.told(at, event),
+            Seen::Queued(Event::Session(SessionEvent::Closed { peer, .. })) => {
+                self.closed.insert((at.user.clone(), peer.clone()), at.now);
+                self.closed.insert((peer.clone(), at.user.clone()), at.now);
+            }
             Seen::Queued(Event::Delivery(DeliveryEvent::Failed { id, .. })) => {
                 self.ending.insert(*id);
             }
@@ -304,8 +310,8 @@ impl Delivery {
     }
 
     fn part(&mut self, at: At<'_>, peer: &UserId) {
-        self.parted.insert((at.user.clone(), peer.clone()), at.now);
-        self.parted.insert((peer.clone(), at.user.clone()), at.now);
+        self.parted.insert((at.user.clone(), peer.clone()));
+        self.parted.insert((peer.clone(), at.user.clone()));
     }
 
     fn told(&mut self, at: At<'_>, event: &DeliveryEvent) -> Verdict {
@@ -565,10 +571,10 @@ impl Delivery {
         nodes: &[View<'_>],
     ) -> bool {
         let from = nodes[message.node].at.user;
-        let parted = self.parted.get(&(from.clone(), to.clone()));
+        let closed = self.closed.get(&(from.clone(), to.clone()));
         self.ending.contains(id)
             && message.conv == ConvId::between(from, to)
-            && parted.is_some_and(|at| *at >= message.at)
+            && closed.is_some_and(|at| *at >= message.at)
     }
 
     fn is_exempt(&self, message: &Message, receiver: usize, nodes: &[View<'_>]) -> bool {
@@ -591,7 +597,7 @@ impl Delivery {
                 SessionState::Active { devices, .. } => devices.contains(&with),
                 _ => false,
             };
-            return self.parted.contains_key(&(me.clone(), you.clone()))
+            return self.parted.contains(&(me.clone(), you.clone()))
                 && !(open(a.session(you), reader.at.device)
                     && open(b.session(me), sender.at.device));
         }

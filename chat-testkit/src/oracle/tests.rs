@@ -12,7 +12,7 @@ use chat_core::hlc::Hlc;
 use chat_core::id::{ConvId, DeviceId, Epoch, InviteId, MessageId, Seq, StreamId, UserId};
 use chat_core::identity::Signer as _;
 use chat_core::presence::Status;
-use chat_core::session::SessionEvent;
+use chat_core::session::{CloseReason, SessionEvent};
 use chat_core::time::Timestamp;
 use chat_core::wire::{self, BoundedStr};
 use chat_core::{Transmit, TransmitId};
@@ -243,9 +243,11 @@ fn id4_a_missing_message_bites() {
 #[test]
 fn id4_an_end_that_died_with_its_process_and_a_parting_are_exempt_only_together() {
     let bench = Bench::new();
-    let close = Act::Close {
+    let close = Event::Session(SessionEvent::Closed {
         peer: bench.users[0].clone(),
-    };
+        conv: bench.conv(),
+        why: CloseReason::Gone,
+    });
     let failed = told(DeliveryEvent::Failed {
         id: bench.id(1),
         why: FailReason::Expired,
@@ -264,7 +266,7 @@ fn id4_an_end_that_died_with_its_process_and_a_parting_are_exempt_only_together(
         });
         oracle.see(bench.at(0, 2), Seen::Event(&accepted)).unwrap();
         if parts {
-            oracle.see(bench.at(1, 3), Seen::Act(&close)).unwrap();
+            oracle.see(bench.at(1, 3), Seen::Queued(&close)).unwrap();
         }
         if fails {
             oracle.see(bench.at(0, 4), Seen::Queued(&failed)).unwrap();

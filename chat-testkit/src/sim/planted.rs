@@ -63,6 +63,7 @@ pub const BUGS: &[Bug] = &[
         Suite::Sessions,
         1_500,
     ),
+    bug("session-never-affirms", Suite::Sessions, 1_500),
     bug("session-send-before-persist", Suite::Sessions, 1_500),
     bug("session-silent-reject-tells", Suite::Sessions, 1_500),
     bug("presence-merge-by-arrival", Suite::Presence, 1_500),
