@@ -223,7 +223,7 @@ impl Swarm {
         if self.small_outbox {
             config.delivery.max_outbox = 8;
         }
-        // Longer than any outage: what is given up while one is away cannot be agreed upon.
+        // Shorter than many outages: what was given up while one was away is agreed upon on return.
         if self.suite == Suite::Sessions && self.wall_steps == 0 && self.feature(20) {
             config.session.invite_ttl = Duration::from_secs(if self.lan { 10 } else { 60 });
         }
