@@ -271,11 +271,13 @@ fn id4_an_end_that_died_with_its_process_and_a_parting_are_exempt_only_together(
         if fails {
             oracle.see(bench.at(0, 4), Seen::Queued(&failed)).unwrap();
         }
+        let rows = crate::sim::Rows::new();
         let view = |node| super::View {
             at: bench.at(node, 100),
             endpoint: None,
             killed: false,
             paused: false,
+            rows: &rows,
         };
         oracle.settled(&[view(0), view(1)]).is_ok()
     };
