@@ -39,7 +39,7 @@ impl Delivery {
         if data.seq == 0
             || data.base == 0
             || data.base > data.seq
-            || data.prior.as_ref().is_some_and(bad_prior)
+            || data.prior.as_deref().is_some_and(bad_prior)
         {
             mark("delivery-impossible-data");
             return;

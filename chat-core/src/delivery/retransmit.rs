@@ -25,7 +25,7 @@ const PROBE_FROM: u32 = 3;
 /// Epochs listed in one hello, the oldest: what expired lies in the first of them.
 const MAX_OPEN: usize = 12;
 /// What expired is announced for another time to live, but at least for so long.
-const NOTICE_FOR: Duration = Duration::from_hours(24);
+const NOTICE_FOR: Duration = Duration::from_secs(24 * 3_600);
 
 /// The smoothed round trip of one conversation, in microseconds (RFC 6298 in integers).
 #[derive(Clone, Copy, Debug, Default)]
@@ -157,7 +157,7 @@ impl Delivery {
         let base = it.out.base(at.0);
         let base_roster = it.out.base_roster(at.0);
         let sent_before = it.out.lives.get(&at.0).map_or(0, |life| life.sent_before);
-        let prior = it.out.prior(at.0);
+        let prior = it.out.prior(at.0).map(Box::new);
         let Some(entry) = it.out.entries.get_mut(&at) else {
             it.out.unsent.remove(&at);
             return true;

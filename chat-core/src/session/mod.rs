@@ -495,9 +495,9 @@ impl Sessions {
         for act in acts {
             match act {
                 Act::Send(frame) if planted("session-send-before-persist") => {
-                    self.effects.send(frame);
+                    self.effects.send(*frame);
                 }
-                Act::Send(frame) => self.effects.send(frame.gated()),
+                Act::Send(frame) => self.effects.send((*frame).gated()),
                 Act::Tell(event) => self.effects.emit_gated(event),
             }
         }

@@ -15,7 +15,7 @@ use crate::wire::{Body, BoundedStr, BoundedVec};
 /// A frame or an event, in the order they were caused.
 #[derive(Debug)]
 pub(super) enum Act {
-    Send(Outgoing),
+    Send(Box<Outgoing>),
     Tell(SessionEvent),
 }
 
@@ -79,7 +79,7 @@ impl Step<'_> {
 
     fn send_peer(&mut self, body: impl Into<Body>) {
         let frame = Outgoing::durable(Channel::Inbox(self.peer.clone()), body);
-        self.acts.push(Act::Send(frame));
+        self.acts.push(Act::Send(Box::new(frame)));
     }
 
     pub(super) fn send_request(&mut self, out: &Ours) {
@@ -95,7 +95,7 @@ impl Step<'_> {
             },
         )
         .with_ttl(out.expires.saturating_since(self.now.wall));
-        self.acts.push(Act::Send(frame));
+        self.acts.push(Act::Send(Box::new(frame)));
     }
 
     pub(super) fn send_accept(&mut self, session: &Session) {
@@ -155,7 +155,7 @@ impl Step<'_> {
                 accepted,
             },
         );
-        self.acts.push(Act::Send(frame));
+        self.acts.push(Act::Send(Box::new(frame)));
     }
 
     pub(super) fn is_me(&self, device: &[u8; 32]) -> bool {

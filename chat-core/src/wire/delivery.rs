@@ -46,7 +46,7 @@ pub struct Data {
     pub attempt: u32,
     /// The latest older epoch that is still owed to somebody. A receiver that misses something
     /// of it passes over this message without a word: what it misses comes first (ID2).
-    pub prior: Option<OpenStream>,
+    pub prior: Option<Box<OpenStream>>,
     /// Milliseconds left to live at transmit.
     pub ttl_ms: u64,
     /// Causal hints.

@@ -173,11 +173,11 @@ fn q6_an_expired_tail_is_announced_until_its_receiver_has_heard_of_it() {
 
     let mut net = unaware(config);
     net.down(1);
-    net.pass(Duration::from_hours(24));
+    net.pass(Duration::from_secs(24 * 3_600));
     net.commit_all();
-    net.pass(Duration::from_mins(10));
+    net.pass(Duration::from_secs(600));
     net.wire.clear();
-    net.pass(Duration::from_hours(1));
+    net.pass(Duration::from_secs(3_600));
     assert!(net.wire.is_empty(), "but not for ever");
 }
 
@@ -454,14 +454,14 @@ fn id2_who_misses_something_older_passes_over_a_newer_epoch() {
         hlc: net.now.wall.0 << 16,
         roster: 1,
         attempt: 1,
-        prior: Some(frames::OpenStream {
+        prior: Some(Box::new(frames::OpenStream {
             epoch: older.0,
             base: 1,
             next: 3,
             sent_before: 0,
             base_roster: 0,
             last_roster: 1,
-        }),
+        })),
         ttl_ms: 60_000,
         deps: wire::BoundedVec::default(),
         body: Content::text("0:3")
