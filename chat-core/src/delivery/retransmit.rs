@@ -371,7 +371,7 @@ impl Delivery {
         }
         let known =
             it.out.notice.is_some() || it.out.entries.values().next().is_some_and(|e| e.left);
-        if known && !planted("delivery-no-hello") {
+        if known {
             if let Err(wait) = self.bucket.take(now.mono) {
                 let soon = now.mono + spread(wait, &mut self.rng);
                 self.timers.set(Key::Hello(conv), soon);
@@ -386,6 +386,11 @@ impl Delivery {
     pub(super) fn send_hello(&mut self, conv: ConvId) {
         let it = self.convs.get(&conv).expect("the caller found it");
         let Some(route) = &it.route else { return };
+        if planted("delivery-no-hello")
+            || (it.out.notice.is_some() && planted("delivery-no-notice"))
+        {
+            return;
+        }
         let open: Vec<_> = it
             .out
             .lives

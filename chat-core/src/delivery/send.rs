@@ -12,7 +12,7 @@ use super::{Delivery, Key, MAX_TXNS, TYPING_EVERY, Txn, rows, timeline};
 use crate::content::Content;
 use crate::effect::{Outgoing, Table};
 use crate::id::{ConvId, MessageId, TxnId};
-use crate::probe::{mark, planted};
+use crate::probe::mark;
 use crate::time::{Now, Timestamp};
 use crate::wire;
 
@@ -297,7 +297,7 @@ impl Delivery {
         if expired {
             self.put_conv(conv);
             self.pump(conv, now);
-            if self.up && !planted("delivery-no-notice") {
+            if self.up {
                 self.send_hello(conv);
             }
         }
