@@ -136,7 +136,10 @@ impl Node {
                     self.endpoint.send(conv, TxnId([2; 16]), content, now)?;
                 }
             }
-            Event::Delivery(DeliveryEvent::Progress { ack, .. }) if ack == Ack::Delivered => {
+            Event::Delivery(DeliveryEvent::Progress {
+                ack: Ack::Delivered,
+                ..
+            }) => {
                 println!("{me} knows that it arrived, after {now}");
                 self.heard_out = true;
             }

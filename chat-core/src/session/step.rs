@@ -14,6 +14,10 @@ use crate::wire::{Body, BoundedStr, BoundedVec};
 
 /// A frame or an event, in the order they were caused.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a step has few, and they are gone when it ends"
+)]
 pub(super) enum Act {
     Send(Box<Outgoing>),
     Tell(SessionEvent),
