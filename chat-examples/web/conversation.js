@@ -84,8 +84,8 @@ export class Conversation {
     log.replaceChildren(...rows);
     if (atBottom) this.toBottom();
     else if (this.loading) log.scrollTop = top + log.scrollHeight - height;
-    $("jump").hidden = atBottom || !chat.unread;
-    $("jump").textContent = `↓ ${chat.unread} new`;
+    $("jump").hidden = atBottom || !chat.unread.size;
+    $("jump").textContent = `↓ ${chat.unread.size} new`;
   }
 
   renderTyping() {
@@ -117,7 +117,7 @@ export class Conversation {
     const chat = this.chat;
     if (!chat || !this.isWatched(chat.conv)) return;
     const last = this.model.lastReceived(chat);
-    chat.unread = 0;
+    chat.unread.clear();
     if (last && last.sort > chat.lastRead) {
       chat.lastRead = last.sort;
       this.net.call("read", { conv: chat.conv, up_to: last.sort }).catch(() => {

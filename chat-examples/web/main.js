@@ -174,7 +174,7 @@ document.addEventListener("keydown", (event) => {
     step(1);
   } else if (event.altKey && event.key.toLowerCase() === "a") {
     event.preventDefault();
-    step(1, (chat) => chat.unread > 0);
+    step(1, (chat) => chat.unread.size > 0);
   } else if (event.key === "Escape" && model.current && !$("help").open) {
     close();
   } else if (event.key === "?" && !writing) {

@@ -65,7 +65,7 @@ export class Model {
     const known = this.chats.get(conv);
     if (known) return Object.assign(known, fields);
     const chat = {
-      conv, kind: "dm", title: "", state: "open", unread: 0, lastRead: "", items: [], complete: false,
+      conv, kind: "dm", title: "", state: "open", unread: new Set(), lastRead: "", items: [], complete: false,
       typing: new Map(), newFrom: null, ...fields,
     };
     this.chats.set(conv, chat);
@@ -91,7 +91,7 @@ export class Model {
 
   totalUnread() {
     let total = this.requests.size;
-    for (const chat of this.chats.values()) total += chat.unread;
+    for (const chat of this.chats.values()) total += chat.unread.size;
     return total;
   }
 
@@ -104,7 +104,7 @@ export class Model {
     this.listings = new Map(event.listings.map((listing) => [listing.group, listing]));
     // What was loaded before may have a hole now: histories are loaded anew.
     this.chats.clear();
-    for (const chat of event.chats) this.chat(chat.conv, chat);
+    for (const chat of event.chats) this.chat(chat.conv, { ...chat, unread: new Set(chat.unread) });
     this.current = this.chats.has(current) ? current : null;
     return ["all"];
   }
@@ -115,7 +115,7 @@ export class Model {
     if (item.kind === "received") {
       chat.typing.delete(item.from);
       if (isNew && item.sort > chat.lastRead) {
-        chat.unread += 1;
+        chat.unread.add(item.id);
         chat.newFrom ??= item.id;
       }
     }

@@ -108,7 +108,7 @@ export class Sidebar {
     el("span", { class: "name" }, chat.title),
     state ? el("span", { class: "aside" }, state) : null,
     chat.requests?.length ? el("span", { class: "badge", title: "join requests" }, `+${chat.requests.length}`) : null,
-    chat.unread ? el("span", { class: "badge" }, String(chat.unread),
+    chat.unread.size ? el("span", { class: "badge" }, String(chat.unread.size),
       el("span", { class: "visually-hidden" }, " unread")) : null));
   }
 

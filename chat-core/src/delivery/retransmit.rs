@@ -25,7 +25,7 @@ const PROBE_FROM: u32 = 3;
 /// Epochs listed in one hello, the oldest: what expired lies in the first of them.
 const MAX_OPEN: usize = 12;
 /// What expired is announced for another time to live, but at least for so long.
-const NOTICE_FOR: Duration = Duration::from_secs(24 * 3_600);
+const NOTICE_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// The smoothed round trip of one conversation, in microseconds (RFC 6298 in integers).
 #[derive(Clone, Copy, Debug, Default)]

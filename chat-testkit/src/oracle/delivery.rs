@@ -262,11 +262,19 @@ impl Delivery {
         }
     }
 
-    /// ID6: an id says one thing for ever.
+    /// True when the sender's disk went back: it may have forgotten that it took `id` back.
+    fn forgot(&self, id: MessageId) -> bool {
+        let sender = self.messages.get(&id).map(|message| message.node);
+        sender.is_some_and(|node| self.places[node].damaged.is_some())
+    }
+
+    /// ID6: an id says one thing for ever; nothing, when it was taken back.
     fn bind(&mut self, id: MessageId, body: &[u8]) -> Verdict {
+        let forgot = self.forgot(id);
         match self.bound.get(&id) {
             None => drop(self.bound.insert(id, body.to_vec())),
             Some(known) if known == body => {}
+            Some(known) if forgot && (known.is_empty() || body.is_empty()) => {}
             Some(known) => {
                 let text = format!("{id:?} says {known:?} and {body:?}");
                 return Err(Violation::new("ID6", text));
@@ -430,7 +438,7 @@ impl Delivery {
             return Err(Violation::new("IG12", text()));
         };
         let known = match self.messages.get(&id) {
-            Some(message) if message.fate == Fate::Cancelled => {
+            Some(message) if message.fate == Fate::Cancelled && !self.forgot(id) => {
                 return Err(Violation::new("Q3", format!("cancelled, and {}", text())));
             }
             Some(message) => message.body == *body && message.node == sender,

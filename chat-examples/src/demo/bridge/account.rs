@@ -365,8 +365,11 @@ impl Account {
     }
 }
 
-/// How many messages of others lie above the read mark, and the mark.
-async fn unread(client: &Client, conv: ConvId) -> Result<(u64, Option<SortKey>), ClientError> {
+/// The messages of others above the read mark, and the mark.
+async fn unread(
+    client: &Client,
+    conv: ConvId,
+) -> Result<(Vec<String>, Option<SortKey>), ClientError> {
     let mark = client.conversation(conv).last_read().await?;
     // A history that cannot be read shows no number; opening the chat tells why.
     let newest = client
@@ -374,9 +377,11 @@ async fn unread(client: &Client, conv: ConvId) -> Result<(u64, Option<SortKey>),
         .latest(MAX_UNREAD)
         .await
         .unwrap_or_default();
-    let unread = newest
-        .iter()
-        .filter(|item| matches!(item, TimelineItem::Received(message) if Some(message.sort) > mark))
-        .count();
-    Ok((unread as u64, mark))
+    let unread = newest.iter().filter_map(|item| match item {
+        TimelineItem::Received(received) if Some(received.sort) > mark => {
+            Some(message(&received.id))
+        }
+        _ => None,
+    });
+    Ok((unread.collect(), mark))
 }

@@ -290,9 +290,9 @@ pub struct Chat {
     pub requests: Option<Vec<JoinRequest>>,
     /// Of a group: who asks us to lead.
     pub offer: Option<String>,
-    /// Messages not read; only in a full state.
+    /// The messages not read, by name: one that is told again counts once. Only in a full state.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unread: Option<u64>,
+    pub unread: Option<Vec<String>>,
     /// Up to where it was read; only in a full state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_read: Option<String>,

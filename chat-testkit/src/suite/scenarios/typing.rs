@@ -28,6 +28,11 @@ fn is_typing(event: &Event) -> bool {
 async fn pair<W: World>(s: &mut Stage<W>) -> (Node, Node, ConvId) {
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
     let conv = s.chat(alice, bob).await;
+    // Typing is not repeated: both must hear each other before it is worth anything.
+    s.say(alice, conv, "hello").await;
+    s.hears(bob, &["hello"]).await;
+    s.say(bob, conv, "hello").await;
+    s.hears(alice, &["hello"]).await;
     (alice, bob, conv)
 }
 
