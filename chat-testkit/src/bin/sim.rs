@@ -91,9 +91,15 @@ fn main() -> ExitCode {
             Some(seed) => suites.iter().all(|suite| replay(*suite, seed, &options)),
             None => {
                 // Every suite runs, also after one has failed.
-                let results: Vec<bool> =
-                    suites.iter().map(|suite| sweep(*suite, &options)).collect();
-                results.into_iter().all(|good| good)
+                let mut all = Totals::default();
+                let mut good = true;
+                for suite in suites {
+                    let (totals, passed) = sweep(suite, &options);
+                    good &= passed;
+                    all.merge(totals);
+                }
+                println!("{}", all.line());
+                good
             }
         },
     };
@@ -160,9 +166,23 @@ impl Totals {
         }
         self.failures.extend(other.failures);
     }
+
+    fn hours(&self) -> f64 {
+        self.simulated as f64 / 3.6e9
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "seeds={} steps={} simulated_hours={:.1} violations={}",
+            self.runs,
+            self.steps,
+            self.hours(),
+            self.failures.len()
+        )
+    }
 }
 
-fn sweep(suite: Suite, options: &Options) -> bool {
+fn sweep(suite: Suite, options: &Options) -> (Totals, bool) {
     let started = Instant::now();
     let (threads, seeds, twice) = (options.threads, options.seeds.clone(), options.double_check);
     let mut totals = Totals::default();
@@ -191,7 +211,8 @@ fn sweep(suite: Suite, options: &Options) -> bool {
         }
     });
     totals.failures.sort();
-    report(suite, options, &totals, started)
+    let passed = report(suite, options, &totals, started);
+    (totals, passed)
 }
 
 fn report(suite: Suite, options: &Options, totals: &Totals, started: Instant) -> bool {
@@ -221,20 +242,14 @@ fn report(suite: Suite, options: &Options, totals: &Totals, started: Instant) ->
     for mark in &empty {
         println!("never reached: {mark}");
     }
-    let hours = totals.simulated as f64 / 3.6e9;
     let seconds = started.elapsed().as_secs_f64();
     println!(
         "{name}: exempt={} seconds={seconds:.1} seeds_per_second={:.0} hours_per_second={:.1}",
         totals.exempt,
         totals.runs as f64 / seconds,
-        hours / seconds,
+        totals.hours() / seconds,
     );
-    println!(
-        "seeds={} steps={} simulated_hours={hours:.1} violations={}",
-        totals.runs,
-        totals.steps,
-        totals.failures.len()
-    );
+    println!("{}", totals.line());
     totals.failures.is_empty() && empty.is_empty()
 }
 

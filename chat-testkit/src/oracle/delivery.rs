@@ -504,7 +504,7 @@ impl Delivery {
                 if covered && matches!(message.fate, Fate::Expired | Fate::Refused) {
                     continue;
                 }
-                if covered && self.short_lived(nodes, message) {
+                if covered && failed_on_timeline(&nodes[message.node], id) {
                     continue;
                 }
                 let rule = if message.fate == Fate::Expired {
@@ -563,13 +563,6 @@ impl Delivery {
         missing.count() as u64 <= counted
     }
 
-    /// The event that told its end may have died with a process; the gap speaks for it when its
-    /// time has passed.
-    fn short_lived(&self, nodes: &[View<'_>], message: &Message) -> bool {
-        let gone = nodes[message.node].at.now.saturating_sub(message.at);
-        gone > 30_000_000 && self.marks.contains_key("oracle-expired")
-    }
-
     /// It failed and then the two parted: a later session of theirs owes it no gap.
     fn ended_before_parting(
         &self,
@@ -614,26 +607,53 @@ impl Delivery {
             view.is_some_and(|view| matches!(view.mine, Membership::Member | Membership::Leader))
         };
         let group = message.conv.into();
-        out(me) || out(you) || !stays(a.group(group)) || !stays(b.group(group))
+        // A leader whose log went back admits people anew: those are other memberships.
+        let rewritten = a
+            .group(group)
+            .and_then(|view| view.leader)
+            .is_some_and(|leader| {
+                let led = |view: &&View<'_>| *view.at.user == leader;
+                nodes
+                    .iter()
+                    .filter(led)
+                    .any(|view| self.places[view.at.node].damaged.is_some())
+            });
+        rewritten || out(me) || out(you) || !stays(a.group(group)) || !stays(b.group(group))
     }
 }
 
-fn gaps_on_timeline(view: &View<'_>, conv: ConvId) -> Vec<(MessageId, u64)> {
+/// What a node's disk shows of a conversation.
+fn timeline(view: &View<'_>, conv: ConvId) -> impl Iterator<Item = TimelineItem> {
     view.rows
         .iter()
-        .filter(|((table, key), _)| *table == Table::Timeline && key.starts_with(&conv.0))
+        .filter(move |((table, key), _)| *table == Table::Timeline && key.starts_with(&conv.0))
         .filter_map(|((table, key), value)| {
             let row = Row {
                 table: *table,
                 key: key.clone(),
                 value: value.clone(),
             };
-            match chat_core::delivery::Delivery::read_timeline(&row) {
-                Ok(TimelineItem::Gap { first, count, .. }) => Some((first, count)),
-                _ => None,
-            }
+            chat_core::delivery::Delivery::read_timeline(&row).ok()
+        })
+}
+
+fn gaps_on_timeline(view: &View<'_>, conv: ConvId) -> Vec<(MessageId, u64)> {
+    timeline(view, conv)
+        .filter_map(|item| match item {
+            TimelineItem::Gap { first, count, .. } => Some((first, count)),
+            _ => None,
         })
         .collect()
+}
+
+/// The event that told its end may have died with the process; the row did not.
+fn failed_on_timeline(view: &View<'_>, id: &MessageId) -> bool {
+    timeline(view, id.stream.conv).any(|item| match item {
+        TimelineItem::Sent {
+            id: sent, failed, ..
+        } => sent == *id && failed.is_some(),
+        _ => false,
+    })
 }
 
 fn covers(gap: &(MessageId, u64), id: &MessageId) -> bool {

@@ -173,7 +173,7 @@ fn q6_an_expired_tail_is_announced_until_its_receiver_has_heard_of_it() {
 
     let mut net = unaware(config);
     net.down(1);
-    net.pass(Duration::from_secs(24 * 3_600));
+    net.pass(Duration::from_secs(7 * 24 * 3_600));
     net.commit_all();
     net.pass(Duration::from_secs(600));
     net.wire.clear();
