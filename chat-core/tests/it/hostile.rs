@@ -230,7 +230,7 @@ fn hostile_names_are_refused_or_harmless() {
     assert_eq!(invalid.map(|_| ()), bad);
 }
 
-/// Random bodies behind a header and a signature that hold. `CHAT_RANDOM_FRAMES` asks for more.
+/// Random bodies behind a header and a signature that hold. `CHAT_RANDOM_FRAMES` asks for another number.
 #[test]
 #[expect(
     clippy::disallowed_methods,
@@ -238,7 +238,7 @@ fn hostile_names_are_refused_or_harmless() {
 )]
 fn random_frames_never_panic() {
     let runs = std::env::var("CHAT_RANDOM_FRAMES");
-    let runs: u64 = runs.map_or(200_000, |n| n.parse().expect("a number"));
+    let runs: u64 = runs.map_or(1_000_000, |n| n.parse().expect("a number"));
     let mut rng = Rng::from_seed([0x11; 32]);
     let goldens = frames(&Checksum);
     let mut decoded = 0_u64;
