@@ -27,6 +27,8 @@ pub(super) struct Held {
     pub(super) hlc: Hlc,
     /// When its sender gives it up, and with it all before it.
     pub(super) expires: UnixMillis,
+    /// The same on the monotonic clock: what a step of the wall clock cannot bring nearer.
+    pub(super) due: Timestamp,
     /// The author had left.
     pub(super) former: bool,
     /// Its clock was not believed.

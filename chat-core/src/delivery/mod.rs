@@ -294,11 +294,13 @@ impl Delivery {
         let mut held = Vec::new();
         for (conv, it) in &mut self.convs {
             it.out.settle();
-            for (device, stream) in &it.streams {
+            for (device, stream) in &mut it.streams {
+                for held in stream.held.values_mut() {
+                    held.due = now.mono_at(held.expires);
+                }
                 if let Some((_, first)) = stream.held.first_key_value() {
                     held.push((stream.user.clone(), stream.held.len()));
-                    self.timers
-                        .set(Key::Flush(*conv, *device), now.mono_at(first.expires));
+                    self.timers.set(Key::Flush(*conv, *device), first.due);
                 }
             }
             if it.owes() {

@@ -16,7 +16,7 @@ use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, UserId};
 use crate::identity::Sender;
 use crate::probe::{mark, planted};
 use crate::sealer::Unsealed;
-use crate::time::{Now, UnixMillis};
+use crate::time::Now;
 use crate::wire::delivery as frames;
 
 /// Streams remembered per conversation. Beyond it the state of a device that is no recipient is
@@ -228,8 +228,8 @@ impl Delivery {
                 self.timers.remove(&key);
             }
             Some((_, first)) => {
-                let due = now
-                    .mono_at(first.expires)
+                let due = first
+                    .due
                     .max(now.mono + core::time::Duration::from_millis(1));
                 self.timers.set(key, due);
             }
@@ -253,13 +253,12 @@ impl Delivery {
             Hlc(data.hlc),
             core::time::Duration::from_millis(data.ttl_ms),
         );
+        // Later than its sender gives it up, whatever the two clocks say.
+        let patience = ttl.min(self.config.content_ttl) + MAX_DRIFT;
         let mut held = Held {
             hlc,
-            // Later than its sender gives it up, whatever the two clocks say.
-            expires: now
-                .wall
-                .plus(ttl.min(self.config.content_ttl))
-                .plus(MAX_DRIFT),
+            expires: now.wall.plus(patience),
+            due: now.mono + patience,
             former: standing == Standing::Former,
             suspect: false,
             body: None,
@@ -420,11 +419,10 @@ impl Delivery {
         else {
             return;
         };
-        let over = |expires: UnixMillis| expires <= now.wall;
         let top = stream
             .held
             .iter()
-            .filter(|(_, held)| over(held.expires))
+            .filter(|(_, held)| held.due <= now.mono)
             .map(|(seq, _)| *seq)
             .max();
         self.raise_stream(conv, device, top, now);

@@ -263,6 +263,7 @@ pub(super) fn restore_stream(row: &Row) -> Result<(ConvId, DeviceId, StreamItem)
     let held = Held {
         hlc: Hlc(stored.hlc),
         expires: UnixMillis(stored.expires),
+        due: Timestamp::MAX,
         former: stored.former,
         suspect: stored.suspect,
         body: stored.body.map(|body| body.0.to_vec()),

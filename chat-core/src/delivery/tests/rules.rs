@@ -429,6 +429,33 @@ fn id4_what_a_dead_member_never_takes_keeps_nothing_from_the_living() {
 }
 
 #[test]
+fn id4_a_wall_clock_that_jumps_gives_nothing_up_that_may_still_come() {
+    let mut net = net(2);
+    for text in ["0:1", "0:2", "0:3"] {
+        net.send(0, text);
+    }
+    net.commit_all();
+    net.wire.remove(0);
+    let held = net.wire.remove(0);
+    net.hand_over(&held);
+    let true_wall = net.now.wall;
+    net.now.wall = true_wall.plus(Duration::from_secs(40 * 24 * 3_600));
+    let held = net.wire.remove(0);
+    net.hand_over(&held);
+    let mut now = net.now;
+    now.mono = now.mono + Duration::from_secs(1);
+    net.nodes[1].machine.handle_timeout(now);
+    net.drain(1);
+    net.now = Now {
+        wall: true_wall,
+        ..now
+    };
+    net.settle();
+    assert_eq!(net.gaps(1, 0), 0);
+    assert_eq!(logs(&net, 1), ["0:1", "0:2", "0:3"]);
+}
+
+#[test]
 fn id2_who_misses_something_older_passes_over_a_newer_epoch() {
     let mut net = net(3);
     net.down(2);
