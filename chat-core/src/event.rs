@@ -57,6 +57,4 @@ pub enum Fault {
     Flood,
     /// The broker refuses this channel to us.
     Refused,
-    /// Something impossible: an acknowledgement of what was never sent, a broken log.
-    Impossible,
 }

@@ -60,7 +60,6 @@ fn code(fault: Fault) -> u8 {
         Fault::Untrusted => 9,
         Fault::Misplaced => 10,
         Fault::Flood => 11,
-        Fault::Impossible => 12,
-        Fault::Refused => 13,
+        Fault::Refused => 12,
     }
 }
