@@ -195,6 +195,16 @@ fn a_broker_without_mailboxes_is_caught() {
     assert_eq!(failing(None, hollow), wanted);
 }
 
+/// A broker that only passes frames on and says so is met by the documented fallbacks.
+#[test]
+fn a_broker_that_says_what_it_lacks_is_no_failure() {
+    let bare = Flaw {
+        bare: true,
+        ..Flaw::default()
+    };
+    assert_eq!(failing(None, bare), BTreeSet::new());
+}
+
 /// Subscriptions that are confirmed and not made are noticed at once.
 #[test]
 fn a_broker_that_forgets_to_subscribe_is_caught() {

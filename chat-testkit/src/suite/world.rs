@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chat_client::transport::Capabilities;
 use chat_core::Event;
 use chat_core::config::Config;
 use chat_core::content::Content;
@@ -159,6 +160,9 @@ pub trait World: Sized {
 
     /// An empty world with a broker.
     async fn start() -> Self;
+
+    /// What the broker can do; scenarios expect the documented fallback for what it cannot.
+    fn capabilities(&self) -> &'static Capabilities;
 
     /// A new device of `user`, connected and caught up. Devices of one user trust each other, and
     /// everybody trusts all devices of a user.

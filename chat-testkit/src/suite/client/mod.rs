@@ -46,6 +46,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chat_client::store::MemoryStore;
+use chat_client::transport::{Capabilities, Connector as _};
 use chat_client::{
     Client, Conversation, Event as Told, Identity, IncomingRequest, PendingChat, Room, Sent,
     TokioWall,
@@ -176,6 +177,10 @@ impl<C: Cell> World for ClientWorld<C> {
             wall: TokioWall::starting_at(WALL),
             devices: Vec::new(),
         }
+    }
+
+    fn capabilities(&self) -> &'static Capabilities {
+        self.cell.connector().capabilities()
     }
 
     async fn join(&mut self, user: &str) -> Node {

@@ -42,7 +42,12 @@ impl PureWorld {
                     self.after(HOP, Happens::Link { node, life, event });
                     return;
                 }
-                self.devices[node].will = will;
+                let bare = self.flaw.bare;
+                self.devices[node].will = will.filter(|_| !bare);
+                if bare {
+                    self.devices[node].subscribed.clear();
+                    self.devices[node].mailbox.clear();
+                }
                 let known = !self.devices[node].subscribed.is_empty();
                 let resumed = known || (self.flaw.forgets && self.devices[node].life > 1);
                 if let Some(process) = &mut self.devices[node].process {
@@ -50,7 +55,7 @@ impl PureWorld {
                 }
                 let event = LinkEvent::Up {
                     resumed,
-                    marks_backlog: true,
+                    marks_backlog: !bare,
                 };
                 self.after(HOP, Happens::Link { node, life, event });
                 for (channel, bytes) in core::mem::take(&mut self.devices[node].mailbox) {
@@ -66,14 +71,10 @@ impl PureWorld {
                         },
                     );
                 }
-                self.after(
-                    4 * HOP,
-                    Happens::Link {
-                        node,
-                        life,
-                        event: LinkEvent::CaughtUp,
-                    },
-                );
+                if !bare {
+                    let event = LinkEvent::CaughtUp;
+                    self.after(4 * HOP, Happens::Link { node, life, event });
+                }
             }
             Output::Disconnect => {
                 self.devices[node].will = None;
@@ -136,7 +137,7 @@ impl PureWorld {
         } else {
             Duration::ZERO
         };
-        if last {
+        if last && !flaw.bare {
             self.last_values
                 .insert(channel.clone(), (from, bytes.clone()));
         }
@@ -158,7 +159,7 @@ impl PureWorld {
                     };
                     self.after(2 * HOP + late, frame);
                 }
-            } else if class == Class::Durable && !flaw.swallows {
+            } else if class == Class::Durable && !flaw.swallows && !flaw.bare {
                 device.mailbox.push_back((channel.clone(), bytes.clone()));
             }
         }

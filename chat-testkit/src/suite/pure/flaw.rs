@@ -15,8 +15,11 @@ pub struct Flaw {
     pub deaf: u64,
     /// A connection that ends loses its subscriptions, and the next one is called resumed.
     pub forgets: bool,
-    /// Nothing is kept for who is away.
+    /// Nothing is kept for who is away, and nothing says so.
     pub swallows: bool,
+    /// It only passes frames on, and says so: no mailbox, last will, last value or mark of the
+    /// backlog.
+    pub bare: bool,
 }
 
 thread_local! {
@@ -28,6 +31,7 @@ thread_local! {
             deaf: 0,
             forgets: false,
             swallows: false,
+            bare: false,
         })
     };
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chat_client::transport::{Capabilities, Mailbox};
 use chat_core::channel::{Channel, Class};
 use chat_core::delivery::{Delivery, TimelineItem};
 use chat_core::effect::{Row, RowOp, Table};
@@ -37,6 +38,34 @@ const LATE: Duration = Duration::from_millis(40);
 /// From a batch to its being durable.
 const FSYNC: Duration = Duration::from_millis(5);
 const WALL: u64 = 1_800_000_000_000;
+
+/// What the broker does unless it has a [`Flaw`].
+const WHOLE: Capabilities = Capabilities {
+    name: "pure",
+    broker_ack: true,
+    reason_codes: false,
+    no_receiver_hint: false,
+    manual_ack: true,
+    mailbox: Mailbox::Bounded,
+    last_will: true,
+    last_value: true,
+    backlog_marker: true,
+    dedup: false,
+    ttl: false,
+    no_echo: true,
+    acl_subscribe: false,
+    acl_publish: false,
+    max_frame: usize::MAX,
+};
+
+/// What it does with [`Flaw::bare`].
+const BARE: Capabilities = Capabilities {
+    mailbox: Mailbox::None,
+    last_will: false,
+    last_value: false,
+    backlog_marker: false,
+    ..WHOLE
+};
 
 #[derive(Debug)]
 enum Happens {
@@ -120,6 +149,10 @@ impl World for PureWorld {
             subscriptions: 0,
             flaw: Flaw::planted(),
         }
+    }
+
+    fn capabilities(&self) -> &'static Capabilities {
+        if self.flaw.bare { &BARE } else { &WHOLE }
     }
 
     async fn join(&mut self, user: &str) -> Node {

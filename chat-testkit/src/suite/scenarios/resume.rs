@@ -199,12 +199,18 @@ pub async fn q9_two_who_are_never_there_together_reach_each_other<W: World>(s: &
     s.reaches(alice, id, Ack::HandedOff).await;
     s.stop(alice).await;
     s.revive(bob).await;
+    s.meet(alice).await;
     s.hears(bob, &["for later"]).await;
     s.opened(bob, alice).await;
+    if !s.has_mailbox() {
+        s.reaches(alice, id, Ack::Delivered).await;
+        s.stop(alice).await;
+    }
     let answer = s.say(bob, conv, "got it").await;
     s.reaches(bob, answer, Ack::HandedOff).await;
     s.stop(bob).await;
     s.revive(alice).await;
+    s.meet(bob).await;
     s.hears(alice, &["got it"]).await;
     s.same_screens(&[alice], conv).await;
     assert_eq!(s.texts(alice, conv).await, ["for later", "got it"]);

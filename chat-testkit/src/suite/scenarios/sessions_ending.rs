@@ -292,6 +292,7 @@ pub async fn s7_a_close_waits_for_who_is_away<W: World>(s: &mut Stage<W>) {
     s.world.wait(Duration::from_millis(100)).await;
     s.stop(alice).await;
     s.revive(bob).await;
+    s.meet(alice).await;
     let (by, reason) = (s.user(alice), "goodbye".to_owned());
     assert_eq!(s.closed(bob, alice).await, CloseReason::Left { by, reason });
 }

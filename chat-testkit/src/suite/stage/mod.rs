@@ -11,6 +11,7 @@ pub(crate) use sessions::is_prompt;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use chat_client::transport::Mailbox;
 use chat_core::Event;
 use chat_core::id::UserId;
 use chat_core::link::LinkState;
@@ -192,6 +193,19 @@ impl<W: World> Stage<W> {
         self.forget(node);
         self.world.fault(Fault::Revive(node)).await;
         self.caught_up(node).await;
+    }
+
+    /// True when the broker keeps durable frames for who is away.
+    pub fn has_mailbox(&self) -> bool {
+        self.world.capabilities().mailbox != Mailbox::None
+    }
+
+    /// After `sender`, which is stopped, said something to who was away and is back: where the
+    /// broker kept nothing, it arrives once both are there, so `sender` starts again.
+    pub async fn meet(&mut self, sender: Node) {
+        if !self.has_mailbox() {
+            self.revive(sender).await;
+        }
     }
 
     /// Starts the broker again and waits until `nodes` have noticed and caught up.
