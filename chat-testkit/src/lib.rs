@@ -1,10 +1,12 @@
-//! Proof for the chat library: one scenario suite for every cell, and a deterministic simulator
-//! with its oracles.
+//! Proof for the chat library: one scenario suite for every cell, a deterministic simulator with
+//! its oracles, and real brokers to be killed.
 //!
 //! ```text
 //! cargo run --release -p chat-testkit --bin sim -- delivery --seeds 0..1000
 //! ```
 
+#[cfg(unix)]
+pub mod broker;
 pub mod oracle;
 pub mod sim;
 pub mod suite;
