@@ -51,6 +51,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     no_echo: false,
     acl_subscribe: false,
     acl_publish: false,
+    cas: false,
     max_frame: 64 * 1024,
 };
 

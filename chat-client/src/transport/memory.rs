@@ -37,6 +37,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     no_echo: true,
     acl_subscribe: false,
     acl_publish: false,
+    cas: false,
     max_frame: 256 * 1024,
 };
 

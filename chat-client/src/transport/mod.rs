@@ -17,13 +17,16 @@
 //! 10. limits are announced in `Up`, not discovered by a disconnect.
 
 mod channel;
+mod lease;
 pub mod memory;
 
 pub use channel::{ChannelTransport, Dropped, InboundHalf, IoSide, OutboundHalf, channel};
+pub use lease::{FencingLease, FencingLeases, LeaseError};
 
 use core::fmt;
 use core::task::{Context, Poll};
 use core::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chat_core::channel::{Channel, Class};
@@ -193,6 +196,8 @@ pub struct Capabilities {
     pub acl_subscribe: bool,
     /// It refuses frames that are not allowed.
     pub acl_publish: bool,
+    /// It grants leases by compare-and-set: [`Transport::leases`].
+    pub cas: bool,
     /// The largest frame.
     pub max_frame: usize,
 }
@@ -202,6 +207,11 @@ pub struct Capabilities {
 pub trait Transport: Send {
     /// What it can do.
     fn capabilities(&self) -> &'static Capabilities;
+
+    /// Leases over this connection, with [`Capabilities::cas`]. They end with it.
+    fn leases(&self) -> Option<Arc<dyn FencingLeases>> {
+        None
+    }
 
     /// The next thing that came up.
     ///

@@ -51,6 +51,7 @@ fn lines(capabilities: &Capabilities) -> Vec<Line> {
         no_echo,
         acl_subscribe,
         acl_publish,
+        cas,
         max_frame,
     } = *capabilities;
     let yes = |it: bool| if it { "yes" } else { "–" };
@@ -125,6 +126,11 @@ fn lines(capabilities: &Capabilities) -> Vec<Line> {
             "refuses forbidden frames",
             yes(acl_publish),
             "signatures are checked by every receiver, and floods have a budget",
+        ),
+        line(
+            "grants leases by compare-and-set",
+            yes(cas),
+            "the signed log of a group decides alone: a lease only shortens a failover",
         ),
         line(
             "largest frame",

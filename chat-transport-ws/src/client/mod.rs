@@ -34,6 +34,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     no_echo: true,
     acl_subscribe: true,
     acl_publish: true,
+    cas: false,
     max_frame: MAX_FRAME,
 };
 

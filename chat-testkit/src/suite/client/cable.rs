@@ -4,7 +4,8 @@ use core::task::{Context, Poll, Waker};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chat_client::transport::{
-    Capabilities, ConnectOptions, Connector, Inbound, Outbound, Transport, TransportError,
+    Capabilities, ConnectOptions, Connector, FencingLeases, Inbound, Outbound, Transport,
+    TransportError,
 };
 
 /// A connector whose connections can be made to die without a goodbye. Clones are the same cable.
@@ -84,6 +85,7 @@ impl<C: Connector> Connector for Cable<C> {
         }
         let transport = self.inner.connect(options).await?;
         let capabilities = transport.capabilities();
+        let leases = transport.leases();
         let mut line = lock(&self.line);
         if line.cut {
             return Err(TransportError::lost());
@@ -94,6 +96,7 @@ impl<C: Connector> Connector for Cable<C> {
             line: self.line.clone(),
             number: line.number,
             capabilities,
+            leases,
         }))
     }
 }
@@ -103,6 +106,7 @@ struct Plug {
     line: Arc<Mutex<Line>>,
     number: u64,
     capabilities: &'static Capabilities,
+    leases: Option<Arc<dyn FencingLeases>>,
 }
 
 impl Plug {
@@ -124,6 +128,10 @@ impl Plug {
 impl Transport for Plug {
     fn capabilities(&self) -> &'static Capabilities {
         self.capabilities
+    }
+
+    fn leases(&self) -> Option<Arc<dyn FencingLeases>> {
+        self.leases.clone()
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Inbound, TransportError>> {

@@ -55,6 +55,7 @@ const WHOLE: Capabilities = Capabilities {
     no_echo: true,
     acl_subscribe: false,
     acl_publish: false,
+    cas: false,
     max_frame: usize::MAX,
 };
 
