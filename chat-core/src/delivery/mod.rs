@@ -31,7 +31,7 @@ use bytes::Bytes;
 use crate::config::DeliveryConfig;
 use crate::content::Content;
 use crate::effect::{Effects, RestoreError, Row, Table};
-use crate::hlc::HlcClock;
+use crate::hlc::{HlcClock, MAX_DRIFT};
 use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, TxnId, UserId};
 use crate::identity::Sender;
 use crate::probe::mark;
@@ -295,8 +295,10 @@ impl Delivery {
         for (conv, it) in &mut self.convs {
             it.out.settle();
             for (device, stream) in &mut it.streams {
+                // A clock that jumped while we were down looks like a long absence. A sender that
+                // is there says meanwhile what it still has.
                 for held in stream.held.values_mut() {
-                    held.due = now.mono_at(held.expires);
+                    held.due = now.mono_at(held.expires).max(now.mono + MAX_DRIFT);
                 }
                 if let Some((_, first)) = stream.held.first_key_value() {
                     held.push((stream.user.clone(), stream.held.len()));

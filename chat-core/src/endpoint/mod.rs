@@ -131,6 +131,8 @@ pub struct Endpoint {
     next_persist: u64,
     durable: Option<PersistId>,
     epoch_row: PersistId,
+    /// The link wants a connection, and the epoch that its will names is not durable yet.
+    connect_waits: bool,
     next_transmit: u64,
 }
 
@@ -157,6 +159,11 @@ impl Endpoint {
     pub fn handle_persisted(&mut self, id: PersistId, now: Timestamp) {
         self.clock.advance(now);
         self.durable = self.durable.max(Some(id));
+        if core::mem::take(&mut self.connect_waits) {
+            self.connect_durably();
+            let now = self.clock.read(now);
+            self.settle(now);
+        }
     }
 
     /// Time passed. Harmless when nothing is due.

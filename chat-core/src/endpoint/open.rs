@@ -105,6 +105,7 @@ impl Endpoint {
             next_persist: 1,
             durable: None,
             epoch_row: PersistId(1),
+            connect_waits: false,
             next_transmit: 1,
         };
         endpoint

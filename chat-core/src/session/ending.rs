@@ -80,7 +80,7 @@ impl Record {
             invite,
             reason: reason.to_owned(),
             waiting,
-            until: step.until(),
+            until: step.farewell_until(),
         };
         step.send_close(&closing);
         step.news = true;

@@ -1,5 +1,7 @@
 //! One input's work on one record: what it may look at, and the frames and events it causes.
 
+use core::time::Duration;
+
 use super::record::{Closing, Ours, Session};
 use super::types::{CloseReason, SessionEvent};
 use crate::channel::Channel;
@@ -11,6 +13,9 @@ use crate::rng::Rng;
 use crate::time::{Now, UnixMillis};
 use crate::wire::session as wire;
 use crate::wire::{Body, BoundedStr, BoundedVec};
+
+/// A farewell is repeated for at least so long: several times what an outage takes to be noticed.
+const MIN_FAREWELL: Duration = Duration::from_secs(600);
 
 /// A frame or an event, in the order they were caused.
 #[derive(Debug)]
@@ -74,6 +79,12 @@ impl Step<'_> {
             devices: session.devices.clone(),
             ours: session.ours,
         });
+    }
+
+    /// When a farewell that starts now is given up. Not before the other side's silent outages are
+    /// noticed: who was cut off for longer than a request stands asks again by itself.
+    pub(super) fn farewell_until(&self) -> UnixMillis {
+        self.until().max(self.now.wall.plus(MIN_FAREWELL))
     }
 
     /// When something that starts now is given up.

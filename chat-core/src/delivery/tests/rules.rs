@@ -456,6 +456,30 @@ fn id4_a_wall_clock_that_jumps_gives_nothing_up_that_may_still_come() {
 }
 
 #[test]
+fn id4_a_wall_clock_that_jumps_while_we_are_down_gives_nothing_up_either() {
+    let mut net = net(2);
+    for text in ["0:1", "0:2"] {
+        net.send(0, text);
+    }
+    net.commit_all();
+    net.wire.remove(0);
+    let held = net.wire.remove(0);
+    net.hand_over(&held);
+    net.commit_all();
+    let true_wall = net.now.wall;
+    net.now.wall = true_wall.plus(Duration::from_secs(40 * 24 * 3_600));
+    net.crash(1);
+    net.now.mono = net.now.mono + Duration::from_secs(1);
+    let now = net.now;
+    net.nodes[1].machine.handle_timeout(now);
+    net.drain(1);
+    net.now.wall = true_wall;
+    net.settle();
+    assert_eq!(net.gaps(1, 0), 0);
+    assert_eq!(logs(&net, 1), ["0:1", "0:2"]);
+}
+
+#[test]
 fn id2_who_misses_something_older_passes_over_a_newer_epoch() {
     let mut net = net(3);
     net.down(2);

@@ -80,6 +80,29 @@ fn no_frame_leaves_before_the_epoch_of_this_life_is_durable() {
 }
 
 #[test]
+fn p2_no_will_is_given_before_the_epoch_of_this_life_is_durable() {
+    let mut endpoint = open("ann", 1, Vec::new(), WALL, NOW).unwrap();
+    endpoint.connect(NOW);
+    let wills = |endpoint: &mut Endpoint| {
+        let outputs = core::iter::from_fn(|| endpoint.poll_output());
+        outputs
+            .filter(|output| matches!(output, Output::Connect { .. }))
+            .count()
+    };
+    assert_eq!(wills(&mut endpoint), 0);
+    endpoint.disconnect(NOW);
+    endpoint.handle_persisted(PersistId(1), NOW);
+    assert_eq!(wills(&mut endpoint), 0, "it was called off");
+    endpoint.connect(NOW);
+    assert_eq!(wills(&mut endpoint), 1);
+    let mut endpoint = open("ann", 1, Vec::new(), WALL, NOW).unwrap();
+    endpoint.connect(NOW);
+    assert_eq!(wills(&mut endpoint), 0);
+    endpoint.handle_persisted(PersistId(1), NOW);
+    assert_eq!(wills(&mut endpoint), 1, "it waited");
+}
+
+#[test]
 fn an_epoch_grows_with_each_life_and_outgrows_a_lost_one() {
     let first = open("ann", 1, Vec::new(), WALL, NOW).unwrap();
     assert_eq!(first.epoch(), Epoch(WALL.0));

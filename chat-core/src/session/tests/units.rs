@@ -524,6 +524,28 @@ fn s3_the_requester_is_told_of_an_acceptance_that_was_given_up() {
 }
 
 #[test]
+fn s3_a_farewell_outlasts_a_cut_that_nobody_has_noticed() {
+    let mut sessions = machine(SessionConfig {
+        invite_ttl: Duration::from_secs(10),
+        ..SessionConfig::default()
+    });
+    let peer = sender("peer", 2);
+    sessions.handle_frame(&peer, &request(7).into(), now());
+    sessions
+        .accept(InviteId([7; 16]), now())
+        .expect("it stands");
+    sessions
+        .close(&user("peer"), "", now())
+        .expect("it is open");
+    effects(&mut sessions);
+    let minutes = later(Duration::from_secs(300));
+    sessions.handle_timeout(minutes);
+    let told = sent(&mut sessions);
+    assert!(told.iter().any(|body| matches!(body, Body::Close(_))));
+    assert_eq!(sessions.state(&user("peer")), SessionState::Closing);
+}
+
+#[test]
 fn s3_a_farewell_is_not_given_up_while_nobody_can_hear_it() {
     let mut sessions = machine(SessionConfig::default());
     let peer = sender("peer", 2);
