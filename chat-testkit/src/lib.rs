@@ -8,5 +8,7 @@
 #[cfg(unix)]
 pub mod broker;
 pub mod oracle;
+#[cfg(unix)]
+pub mod proxy;
 pub mod sim;
 pub mod suite;
