@@ -5,6 +5,7 @@
 //! cargo run --release -p chat-testkit --bin sim -- delivery --seeds 0..1000
 //! ```
 
+pub mod broken;
 #[cfg(unix)]
 pub mod broker;
 pub mod oracle;

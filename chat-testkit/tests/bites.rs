@@ -1,42 +1,21 @@
 //! Proof that the suite bites: every bug planted in the core and every broker that does not keep
 //! its word fails the scenarios named here, and no other.
 
-use std::cell::Cell;
+mod common;
+
 use std::collections::BTreeSet;
-use std::panic::{catch_unwind, set_hook, take_hook};
-use std::sync::Once;
 
 use chat_core::probe;
 use chat_testkit::scenario_table;
 use chat_testkit::suite::pure::{Flaw, PureWorld, block_on};
 
-thread_local! {
-    /// Scenarios that fail on this thread are meant to.
-    static HUSHED: Cell<bool> = const { Cell::new(false) };
-}
-
 /// Scenarios that fail with `bug` in the core over a broker with `flaw`.
 fn failing(bug: Option<&'static str>, flaw: Flaw) -> BTreeSet<&'static str> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let loud = take_hook();
-        set_hook(Box::new(move |panic| {
-            if !HUSHED.get() {
-                loud(panic);
-            }
-        }));
-    });
-    HUSHED.set(true);
     probe::plant(bug);
     flaw.plant();
-    let failed = scenario_table!(PureWorld, block_on)
-        .into_iter()
-        .filter(|(_, scenario)| catch_unwind(scenario).is_err())
-        .map(|(name, _)| name)
-        .collect();
+    let failed = common::failing(scenario_table!(PureWorld, block_on));
     probe::plant(None);
     Flaw::default().plant();
-    HUSHED.set(false);
     failed
 }
 
