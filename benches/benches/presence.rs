@@ -31,6 +31,7 @@ fn record(seq: u64) -> Presence {
         seq,
         status: 1,
         text: BoundedStr::default(),
+        text_ttl_ms: None,
         ttl_ms: 75_000,
         idle_min: Some(0),
     }

@@ -72,6 +72,13 @@ pub struct PresenceConfig {
     pub max_watched: usize,
     /// Whether others learn when the user was last active (P9). Default true.
     pub share_last_seen: bool,
+    /// More people than this are a crowd (P11): told as counts and a sample, and in lobbies we
+    /// speak less often the more they are. Default 256.
+    pub crowd: usize,
+    /// In a crowd, counts are told at most once per this time. Default 10 s.
+    pub crowd_every: Duration,
+    /// How many people are told by name with each count. Default 16.
+    pub crowd_sample: usize,
 }
 
 /// Message delivery.
@@ -199,6 +206,9 @@ impl Default for PresenceConfig {
             debounce: 2 * SECOND,
             max_watched: 10_000,
             share_last_seen: true,
+            crowd: 256,
+            crowd_every: 10 * SECOND,
+            crowd_sample: 16,
         }
     }
 }
@@ -270,6 +280,7 @@ impl Config {
         config.presence.grace = Duration::from_millis(1_500);
         config.presence.spread = Duration::from_millis(200);
         config.presence.debounce = Duration::from_millis(200);
+        config.presence.crowd_every = SECOND;
         config.delivery.rto_first = Duration::from_millis(200);
         config.delivery.ack_delay = Duration::from_millis(20);
         config.delivery.group_ack_delay = Duration::from_millis(100);
@@ -289,6 +300,7 @@ impl Config {
             ("session.invite_ttl", self.session.invite_ttl),
             ("session.resend_first", self.session.resend_first),
             ("presence.beat", self.presence.beat),
+            ("presence.crowd_every", self.presence.crowd_every),
             ("delivery.rto_first", self.delivery.rto_first),
             ("delivery.content_ttl", self.delivery.content_ttl),
             ("delivery.typing_ttl", self.delivery.typing_ttl),
@@ -305,6 +317,8 @@ impl Config {
             ("session.max_peers", self.session.max_peers),
             ("session.max_pending", self.session.max_pending),
             ("presence.max_watched", self.presence.max_watched),
+            ("presence.crowd", self.presence.crowd),
+            ("presence.crowd_sample", self.presence.crowd_sample),
             ("delivery.window", usize::from(self.delivery.window)),
             ("delivery.max_outbox", self.delivery.max_outbox),
             ("delivery.max_outbox_bytes", self.delivery.max_outbox_bytes),

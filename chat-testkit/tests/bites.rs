@@ -54,9 +54,26 @@ fn bugs_of_sessions_and_presence_are_caught() {
         (
             "presence-offline-when-cut",
             &[
+                "p1_a_status_text_is_over_though_nobody_says_so",
                 "p5_a_restart_of_the_broker_is_no_leave_storm",
                 "p7_my_own_outage_makes_the_others_unknown",
             ],
+        ),
+        (
+            "presence-text-forever",
+            &["p1_a_status_text_is_over_though_nobody_says_so"],
+        ),
+        (
+            "presence-heal-tells-everybody",
+            &["p13_a_partition_that_heals_is_one_event"],
+        ),
+        (
+            "presence-crowd-told-one-by-one",
+            &["p11_a_crowd_is_told_as_counts"],
+        ),
+        (
+            "presence-close-ends-watch",
+            &["p9_closing_a_chat_does_not_end_a_watch"],
         ),
     ]);
 }

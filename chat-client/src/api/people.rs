@@ -1,5 +1,7 @@
 //! Presence, lobbies, blocks and trust.
 
+use core::time::Duration;
+
 use chat_core::id::{DeviceId, IdError, LobbyName, UserId};
 use chat_core::lobby::GroupListing;
 use chat_core::presence::{PresenceView, Status};
@@ -43,8 +45,34 @@ impl Client {
     /// # Cancel safety
     /// The call may or may not take effect; repeating it is harmless.
     pub async fn set_presence(&self, status: Status, text: &str) -> Result<(), ClientError> {
+        self.say_presence(status, text, None).await
+    }
+
+    /// Says how we are, with a text that is over after `text_ttl`, at everybody by their own clock
+    /// (P1); at most 30 days.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// The call may or may not take effect; repeating it is harmless.
+    pub async fn set_presence_for(
+        &self,
+        status: Status,
+        text: &str,
+        text_ttl: Duration,
+    ) -> Result<(), ClientError> {
+        self.say_presence(status, text, Some(text_ttl)).await
+    }
+
+    async fn say_presence(
+        &self,
+        status: Status,
+        text: &str,
+        text_ttl: Option<Duration>,
+    ) -> Result<(), ClientError> {
         let text = text.to_owned();
-        self.change(move |desk, now| desk.endpoint.set_presence(status, &text, now))
+        self.change(move |desk, now| desk.endpoint.set_presence(status, &text, text_ttl, now))
             .await
     }
 

@@ -1,6 +1,8 @@
 //! What an application asks for. Each command hands refused values back in its error and changes
 //! nothing then.
 
+use core::time::Duration;
+
 use super::Endpoint;
 use crate::channel::Channel;
 use crate::content::Content;
@@ -290,8 +292,17 @@ impl Endpoint {
     }
 
     /// Says how we are; `Left`, `Lost` and `Unknown` read as `Away`.
-    pub fn set_presence(&mut self, status: Status, text: &str, now: Timestamp) {
-        self.run(now, |this, now| this.presence.set(status, text, now));
+    /// The text is over after `text_ttl`, everywhere (P1).
+    pub fn set_presence(
+        &mut self,
+        status: Status,
+        text: &str,
+        text_ttl: Option<Duration>,
+        now: Timestamp,
+    ) {
+        self.run(now, |this, now| {
+            this.presence.set(status, text, text_ttl, now);
+        });
     }
 
     /// The user did something: idle time starts anew.
@@ -307,11 +318,11 @@ impl Endpoint {
         });
     }
 
-    /// No longer.
+    /// No longer; a peer of an open session is followed until that ends.
     pub fn unwatch(&mut self, user: &UserId, now: Timestamp) {
         self.run(now, |this, now| {
-            this.link.unsubscribe(&Channel::Presence(user.clone()), now);
             this.presence.unwatch(user, now);
+            this.unfollow(user, now);
         });
     }
 

@@ -271,17 +271,24 @@ impl Endpoint {
                     .collect();
                 let route = Route::new(channel.clone(), recipients, 0, false);
                 self.delivery.open(*conv, route, now);
-                self.presence.watch(peer, now);
+                self.presence.meet(peer, now);
                 self.link.subscribe(Channel::Presence(peer.clone()), now);
             }
             SessionEvent::Closed { peer, conv, .. } => {
                 if self.close_topic(*conv, now) {
                     self.delivery.close(*conv, FailReason::Gone, now);
-                    self.presence.unwatch(peer, now);
-                    self.link.unsubscribe(&Channel::Presence(peer.clone()), now);
+                    self.presence.part(peer, now);
+                    self.unfollow(peer, now);
                 }
             }
             SessionEvent::Requested { .. } | SessionEvent::Withdrawn { .. } => {}
+        }
+    }
+
+    /// Nobody is listened to whom neither the application nor a session follows.
+    pub(super) fn unfollow(&mut self, user: &UserId, now: Now) {
+        if !self.presence.is_watched(user) {
+            self.link.unsubscribe(&Channel::Presence(user.clone()), now);
         }
     }
 

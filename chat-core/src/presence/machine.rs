@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::own::Own;
 use super::person::{Person, UNHEARD};
 use super::record::{Claim, Device, Record, Stage, status};
-use super::{PresenceEvent, PresenceView, Status};
+use super::telling::Telling;
+use super::{Counts, PresenceEvent, PresenceView, Status};
 use crate::channel::Channel;
 use crate::config::PresenceConfig;
 use crate::effect::{Effects, RestoreError, Row, Table};
@@ -21,10 +22,13 @@ const MINUTE_MS: u64 = 60_000;
 /// Rows of contacts are written together, at most once per this time.
 const FLUSH: Duration = Duration::from_secs(30);
 const ROW_VERSION: u8 = 1;
+/// In a row: who follows the user.
+const ASKED: u8 = 1;
+const MET: u8 = 2;
 
 /// What our own connection lets us judge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Sight {
+pub(super) enum Sight {
     /// Cut off: no lease runs out.
     Cut,
     /// Connected; the backlog is arriving and nothing is told (P6, P13).
@@ -42,12 +46,13 @@ enum Sight {
 #[derive(Debug)]
 pub struct PresenceMachine {
     me: Sender,
-    config: PresenceConfig,
-    own: Own,
-    sight: Sight,
+    pub(super) config: PresenceConfig,
+    pub(super) own: Own,
+    pub(super) sight: Sight,
     /// We were current once and cut off since.
     outage: bool,
-    people: BTreeMap<UserId, Person>,
+    pub(super) telling: Telling,
+    pub(super) people: BTreeMap<UserId, Person>,
     /// Who to look at when; an entry is never late, but may be early (its lease was renewed).
     timers: BTreeSet<(Timestamp, UserId)>,
     /// Unwatched users by when they were heard from; may be early as well.
@@ -55,13 +60,14 @@ pub struct PresenceMachine {
     load: usize,
     dirty: BTreeSet<UserId>,
     flush_at: Option<Timestamp>,
-    effects: Effects<PresenceEvent>,
+    pub(super) effects: Effects<PresenceEvent>,
 }
 
 impl PresenceMachine {
     /// Nobody known yet; `incarnation` is the delivery epoch (P2).
     pub fn new(me: Sender, incarnation: Epoch, config: PresenceConfig, rng: Rng) -> Self {
         Self {
+            telling: Telling::new(rng.child("telling")),
             own: Own::new(&me.user, incarnation, &config, rng),
             me,
             config,
@@ -85,24 +91,28 @@ impl PresenceMachine {
         let damaged = || RestoreError::of(row);
         let name = core::str::from_utf8(&row.key).map_err(|_| damaged())?;
         let user = UserId::new(name).map_err(|_| damaged())?;
-        let Some(([ROW_VERSION, code], seen)) = row.value.split_first_chunk::<2>() else {
+        let Some(([ROW_VERSION, by, code], seen)) = row.value.split_first_chunk::<3>() else {
             return Err(damaged());
         };
+        if !(1..=ASKED | MET).contains(by) {
+            return Err(damaged());
+        }
         let last = status(*code).ok_or_else(damaged)?;
         let seen = u64::from_le_bytes(seen.try_into().map_err(|_| damaged())?);
         let mut person = self.unheard(last, now);
+        (person.asked, person.met) = (by & ASKED != 0, by & MET != 0);
         person.last_seen = (seen != 0).then_some(UnixMillis(seen));
         person.here = (last != Status::Unknown).then_some(last.is_here());
         person.stored = Some((*code, seen));
-        self.forget(&user);
+        self.forget(&user, now);
         self.load += 1;
         self.people.insert(user, person);
+        self.count_heads(now);
         Ok(())
     }
 
     fn unheard(&self, last: Status, now: Now) -> Person {
         let mut person = Person::new(now.mono);
-        person.watched = true;
         let device = Device::unheard(last, self.own.ttl(), now.mono);
         person.devices.push((UNHEARD, device));
         person
@@ -110,8 +120,9 @@ impl PresenceMachine {
 
     /// Says how we are; `Left`, `Lost` and `Unknown` read as `Away`. An explicit choice ends
     /// automatic idling (P1). Publishes at once, or `debounce` after the last publish.
-    pub fn set(&mut self, status: Status, text: &str, now: Now) {
-        self.own.set(status, text, now, &mut self.effects);
+    /// The text is over after `text_ttl`, for everybody by their own clock (P1): at most 30 days.
+    pub fn set(&mut self, status: Status, text: &str, text_ttl: Option<Duration>, now: Now) {
+        self.own.set(status, text, text_ttl, now, &mut self.effects);
     }
 
     /// The user did something: idle time starts anew (P10). From the first call on, five minutes
@@ -130,37 +141,72 @@ impl PresenceMachine {
         self.own.exit(lobby);
     }
 
-    /// Follow `user` (the endpoint subscribes to its presence channel). Stored, so that a restart
-    /// knows the last status and [`Self::watched`] names everybody to follow.
+    /// Follow `user` for the application (the endpoint subscribes to its presence channel). Stored,
+    /// so that a restart knows the last status and [`Self::watched`] names everybody to follow.
     pub fn watch(&mut self, user: &UserId, now: Now) {
+        self.follow(user, |person| &mut person.asked, now);
+    }
+
+    /// Follow `user` while a session with it is open, besides what the application asked for.
+    pub fn meet(&mut self, user: &UserId, now: Now) {
+        self.follow(user, |person| &mut person.met, now);
+    }
+
+    fn follow(&mut self, user: &UserId, by: impl Fn(&mut Person) -> &mut bool, now: Now) {
         if let Some(person) = self.people.get_mut(user) {
-            if person.watched {
+            let was_watched = person.is_watched();
+            if core::mem::replace(by(person), true) {
                 return;
             }
-            person.watched = true;
-            self.strangers.remove(&(person.ranked, user.clone()));
+            if !was_watched {
+                self.strangers.remove(&(person.ranked, user.clone()));
+            }
         } else {
-            self.make_room();
-            let person = self.unheard(Status::Unknown, now);
+            self.make_room(now);
+            let mut person = self.unheard(Status::Unknown, now);
+            *by(&mut person) = true;
             self.people.insert(user.clone(), person);
             self.load += 1;
+            self.count_heads(now);
         }
         self.store(user);
         self.file(user, now);
     }
 
-    /// No longer: forgets the user.
-    pub fn unwatch(&mut self, user: &UserId, _now: Now) {
-        if self.people.get(user).is_some_and(|person| person.watched) {
-            self.forget(user);
-            self.effects
-                .delete(Table::Contacts, user.as_str().as_bytes().to_vec());
+    /// The application follows `user` no longer. Who has a session open with us stays.
+    pub fn unwatch(&mut self, user: &UserId, now: Now) {
+        self.unfollow(user, |person| &mut person.asked, now);
+    }
+
+    /// The session with `user` is over. Whom the application follows stays.
+    pub fn part(&mut self, user: &UserId, now: Now) {
+        self.unfollow(user, |person| &mut person.met, now);
+    }
+
+    fn unfollow(&mut self, user: &UserId, by: impl Fn(&mut Person) -> &mut bool, now: Now) {
+        let Some(person) = self.people.get_mut(user) else {
+            return;
+        };
+        if !core::mem::replace(by(person), false) {
+            return;
         }
+        if person.is_watched() && !planted("presence-close-ends-watch") {
+            self.store(user);
+            return;
+        }
+        self.forget(user, now);
+        self.effects
+            .delete(Table::Contacts, user.as_str().as_bytes().to_vec());
+    }
+
+    /// True while somebody follows `user`.
+    pub fn is_watched(&self, user: &UserId) -> bool {
+        self.people.get(user).is_some_and(Person::is_watched)
     }
 
     /// Everybody that is watched.
     pub fn watched(&self) -> impl Iterator<Item = &UserId> {
-        let watched = self.people.iter().filter(|(_, person)| person.watched);
+        let watched = self.people.iter().filter(|(_, person)| person.is_watched());
         watched.map(|(user, _)| user)
     }
 
@@ -204,8 +250,11 @@ impl PresenceMachine {
             if !person.is_news() {
                 continue;
             }
+            if self.telling.is_crowd() {
+                continue;
+            }
             let view = person.view();
-            person.told = Some(view.clone());
+            person.note_told(view.clone(), now.mono);
             let back = person
                 .gone_at
                 .is_some_and(|at| now.mono.saturating_since(at) <= self.config.rejoin);
@@ -229,14 +278,16 @@ impl PresenceMachine {
         for (user, view) in changed {
             self.effects.emit(PresenceEvent::Changed { user, view });
         }
+        self.tell_crowd(now);
     }
 
     /// We are cut off: the others become `Unknown` (P7), each told once.
-    pub fn handle_down(&mut self, _now: Now) {
+    pub fn handle_down(&mut self, now: Now) {
         self.own.handle_down();
         let was_current = self.sight == Sight::Current;
         self.sight = Sight::Cut;
         self.outage |= was_current;
+        self.telling.end_heal();
         self.timers.clear();
         for (user, person) in &mut self.people {
             person.filed = None;
@@ -250,15 +301,23 @@ impl PresenceMachine {
             }
             if was_current {
                 person.here_before = person.here;
-                if person.is_news() {
+                if person.is_news() && !self.telling.is_crowd() {
                     let view = person.view();
-                    person.told = Some(view.clone());
+                    person.note_told(view.clone(), now.mono);
                     self.effects.emit(PresenceEvent::Changed {
                         user: user.clone(),
                         view,
                     });
                 }
             }
+        }
+        if was_current {
+            self.tell_crowd(now);
+        }
+        // Texts run out all the same.
+        let users: Vec<UserId> = self.people.keys().cloned().collect();
+        for user in users {
+            self.file(&user, now);
         }
     }
 
@@ -289,7 +348,11 @@ impl PresenceMachine {
             && let Some(device) = person.device(&from.device)
             && device.refresh(record, now.mono)
         {
-            let due = device.until + self.config.grace;
+            let due = (device.until + self.config.grace).min(
+                device
+                    .text_due()
+                    .unwrap_or(device.until + self.config.grace),
+            );
             person.heard_at = now.mono;
             note_seen(person, record, now);
             if person.filed.is_some_and(|filed| filed > due) || person.is_row_due() {
@@ -322,7 +385,7 @@ impl PresenceMachine {
             return true;
         }
         if self.load >= self.config.max_watched {
-            self.make_room();
+            self.make_room(now);
         }
         // A user that is followed and not heard from has its place already.
         let has_place = self
@@ -346,6 +409,7 @@ impl PresenceMachine {
         person.add(from.device, device);
         person.heard_at = now.mono;
         self.load = self.load + person.devices.len() - before;
+        self.count_heads(now);
         true
     }
 
@@ -388,14 +452,24 @@ impl PresenceMachine {
                 .get_mut(&user)
                 .expect("a user that goes takes its timer along");
             person.filed = None;
+            person.expire_texts(now.mono);
+            if self.sight == Sight::Cut {
+                if person.is_news() {
+                    self.tell(&user, now);
+                }
+                self.file(&user, now);
+                continue;
+            }
             person.expire(self.config.grace, now.mono);
             person.flapping.calm_down(now.mono);
-            if person.is_forgotten(self.config.rejoin, now.mono) {
-                self.forget(&user);
+            let forgotten = person.is_forgotten(self.config.rejoin, now.mono);
+            if forgotten && !self.telling.owes(&user) {
+                self.forget(&user, now);
             } else {
                 self.settle(&user, now);
             }
         }
+        self.handle_telling(now);
         if self.flush_at.is_some_and(|at| at <= now.mono) {
             self.flush();
         }
@@ -404,7 +478,12 @@ impl PresenceMachine {
     /// When to call [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let lease = self.timers.first().map(|(due, _)| *due);
-        let all = [self.own.poll_timeout(), lease, self.flush_at];
+        let all = [
+            self.own.poll_timeout(),
+            lease,
+            self.flush_at,
+            self.telling.poll_timeout(),
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -418,6 +497,16 @@ impl PresenceMachine {
         self.people
             .iter()
             .map(|(user, person)| (user, person.view()))
+    }
+
+    /// How many are how, of `users`; who is not known counts as unknown (P11).
+    pub fn counts<'a>(&self, users: impl Iterator<Item = &'a UserId>) -> Counts {
+        let mut counts = Counts::default();
+        for user in users {
+            let person = self.people.get(user);
+            counts.add(person.map_or(Status::Unknown, Person::status));
+        }
+        counts
     }
 
     /// How long our records hold.
@@ -439,15 +528,11 @@ impl PresenceMachine {
         if person.note_turn(now.mono, current) && current {
             person.flapping.flip(now.mono);
         }
-        if current && person.is_news() {
-            let view = person.view();
-            person.told = Some(view.clone());
-            self.effects.emit(PresenceEvent::Changed {
-                user: user.clone(),
-                view,
-            });
+        let (news, row_due) = (current && person.is_news(), person.is_row_due());
+        if news {
+            self.tell(user, now);
         }
-        if person.is_row_due() {
+        if row_due {
             self.dirty.insert(user.clone());
             self.flush_at.get_or_insert(now.mono + FLUSH);
         }
@@ -456,13 +541,19 @@ impl PresenceMachine {
 
     /// Puts the next look at `user` into the timer index, unless an earlier one is there.
     fn file(&mut self, user: &UserId, now: Now) {
-        if self.sight == Sight::Cut {
-            return;
-        }
         let Some(person) = self.people.get_mut(user) else {
             return;
         };
-        let Some(due) = person.due(self.config.grace, self.config.rejoin, now.mono) else {
+        let due = match self.sight {
+            Sight::Cut => person.text_due(),
+            // Who is owed a word in a crowd is remembered for that long.
+            _ if self.telling.owes(user) => {
+                let due = person.due(self.config.grace, self.config.rejoin, now.mono);
+                due.map(|due| due.max(now.mono + self.config.crowd_every))
+            }
+            _ => person.due(self.config.grace, self.config.rejoin, now.mono),
+        };
+        let Some(due) = due else {
             return;
         };
         match person.filed {
@@ -477,7 +568,7 @@ impl PresenceMachine {
     }
 
     /// At the bound: forgets the stranger that was not heard from for longest.
-    fn make_room(&mut self) {
+    fn make_room(&mut self, now: Now) {
         while self.load >= self.config.max_watched {
             let Some((ranked, user)) = self.strangers.pop_first() else {
                 return;
@@ -496,7 +587,7 @@ impl PresenceMachine {
                 .told
                 .as_ref()
                 .is_some_and(|told| told.status.is_here());
-            if seen_here && self.sight == Sight::Current {
+            if seen_here && self.sight == Sight::Current && !self.telling.is_crowd() {
                 for (_, device) in &mut person.devices {
                     device.stage = Stage::Unconfirmed;
                 }
@@ -506,11 +597,11 @@ impl PresenceMachine {
                     view,
                 });
             }
-            self.forget(&user);
+            self.forget(&user, now);
         }
     }
 
-    fn forget(&mut self, user: &UserId) {
+    fn forget(&mut self, user: &UserId, now: Now) {
         if let Some(person) = self.people.remove(user) {
             self.load -= person.devices.len();
             self.strangers.remove(&(person.ranked, user.clone()));
@@ -518,6 +609,8 @@ impl PresenceMachine {
             if let Some(filed) = person.filed {
                 self.timers.remove(&(filed, user.clone()));
             }
+            self.telling.forget(user);
+            self.count_heads(now);
         }
     }
 
@@ -525,7 +618,8 @@ impl PresenceMachine {
         if let Some(person) = self.people.get_mut(user) {
             let (code, seen) = person.row();
             person.stored = Some((code, seen));
-            let mut value = vec![ROW_VERSION, code];
+            let by = u8::from(person.asked) * ASKED + u8::from(person.met) * MET;
+            let mut value = vec![ROW_VERSION, by, code];
             value.extend_from_slice(&seen.to_le_bytes());
             self.effects
                 .put(Table::Contacts, user.as_str().as_bytes().to_vec(), value);

@@ -7,13 +7,18 @@
 //! nothing; our own outage makes nobody offline (P7); everything works by beats alone where the
 //! transport has neither a last will nor a last value (P12).
 //!
-//! A lobby in which everybody beats costs N² deliveries: keep it to some hundred people, or raise
-//! `beat` and `ttl` with its size (P11).
+//! Above [`PresenceConfig::crowd`] people the application is told counts and a sample instead of
+//! everybody, and in lobbies everybody speaks less often, so that neither events nor deliveries
+//! grow with the square of their number (P11). A follower's partition that heals is one event
+//! (P13). A status text runs out by itself at every observer (P1).
+//!
+//! [`PresenceConfig::crowd`]: crate::config::PresenceConfig::crowd
 
 mod machine;
 mod own;
 mod person;
 mod record;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -79,12 +84,55 @@ pub enum PresenceEvent {
         /// How it looks now.
         view: PresenceView,
     },
-    /// After our own outage: what changed meanwhile, in one event (P13). Those named here get no
-    /// `Changed`; read their views.
+    /// After our own outage, or after a partition that had cut off several others at once: what
+    /// changed, in one event (P13). Those named here get no `Changed`; read their views.
     Resynced {
-        /// Who is there now and was not; a return within `rejoin` is told as `Changed` (P4).
+        /// Who is there now and was not. After our own outage a return within `rejoin` is told as
+        /// `Changed` (P4).
         joined: Vec<UserId>,
         /// Who was there and is not.
         left: Vec<UserId>,
     },
+    /// More people than `crowd` are known: how many are how, and some of those who changed since
+    /// the last one (P11). At most once per `crowd_every`; whoever changed is in a sample in the
+    /// end, unless it changed back.
+    Crowd {
+        /// How many are how.
+        counts: Counts,
+        /// At most `crowd_sample` people, those that are followed first. They get no `Changed`.
+        sample: Vec<(UserId, PresenceView)>,
+    },
+}
+
+/// How many people are how (P11).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each counts the status of that name")]
+pub struct Counts {
+    pub active: u32,
+    pub idle: u32,
+    pub away: u32,
+    pub do_not_disturb: u32,
+    pub left: u32,
+    pub lost: u32,
+    pub unknown: u32,
+}
+
+impl Counts {
+    /// How many are there.
+    pub const fn here(&self) -> u32 {
+        self.active + self.idle + self.away + self.do_not_disturb
+    }
+
+    fn add(&mut self, status: Status) {
+        *match status {
+            Status::Active => &mut self.active,
+            Status::Idle => &mut self.idle,
+            Status::Away => &mut self.away,
+            Status::DoNotDisturb => &mut self.do_not_disturb,
+            Status::Left => &mut self.left,
+            Status::Lost => &mut self.lost,
+            Status::Unknown => &mut self.unknown,
+        } += 1;
+    }
 }

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use super::record::{MAX_TTL, code};
+use super::record::{MAX_TEXT_TTL, MAX_TTL, code};
 use super::{PresenceEvent, Status};
 use crate::channel::Channel;
 use crate::config::PresenceConfig;
@@ -38,6 +38,8 @@ pub(super) struct Own {
     chosen: Option<Status>,
     idle: bool,
     text: BoundedStr<256>,
+    /// When the text is over (P1).
+    text_until: Option<Timestamp>,
     active_at: Option<Timestamp>,
     /// Connected and not said goodbye.
     speaking: bool,
@@ -50,6 +52,8 @@ pub(super) struct Own {
     spread: Duration,
     ttl: Duration,
     share_last_seen: bool,
+    /// At least one; see [`Self::set_crowding`].
+    crowding: u32,
     rng: Rng,
 }
 
@@ -69,6 +73,7 @@ impl Own {
             chosen: None,
             idle: false,
             text: BoundedStr::default(),
+            text_until: None,
             active_at: None,
             speaking: false,
             publish_at: None,
@@ -80,6 +85,7 @@ impl Own {
             spread: config.spread,
             ttl: config.ttl.min(MAX_TTL),
             share_last_seen: config.share_last_seen,
+            crowding: 1,
             rng,
         }
     }
@@ -100,6 +106,7 @@ impl Own {
         &mut self,
         status: Status,
         text: &str,
+        text_ttl: Option<Duration>,
         now: Now,
         out: &mut Effects<PresenceEvent>,
     ) {
@@ -109,9 +116,11 @@ impl Own {
             Status::Away
         };
         let text = BoundedStr::truncated(text);
-        let changed = self.status() != status || self.text != text;
+        let until = text_ttl.map(|ttl| now.mono + ttl.min(MAX_TEXT_TTL));
+        let changed = self.status() != status || self.text != text || self.text_until != until;
         self.chosen = Some(status);
         self.text = text;
+        self.text_until = until.filter(|_| !self.text.is_empty());
         self.active_at = Some(now.mono);
         self.idle = false;
         if changed {
@@ -140,9 +149,9 @@ impl Own {
         self.lobbies.remove(lobby);
     }
 
-    /// Somebody asks: answer once, after a random delay, and not more often than statuses change.
+    /// Somebody asks: answer once (in a crowd some of us do, P11), after a random delay, and not more often than statuses change.
     pub(super) fn handle_seek(&mut self, lobby: &Channel, now: Now) {
-        if !self.speaking {
+        if !self.speaking || self.is_left_out() {
             return;
         }
         let delay = self.rng.jitter(ANSWER_SPREAD.min(self.spread));
@@ -158,11 +167,11 @@ impl Own {
     /// not outrank the next.
     pub(super) fn will(&mut self) -> Presence {
         self.willed = self.willed.max(self.conn) + 1;
-        let mut will = self.record(6, None);
-        will.conn = self.willed;
-        will.seq = u64::MAX;
-        will.text = BoundedStr::default();
-        will
+        Presence {
+            conn: self.willed,
+            seq: u64::MAX,
+            ..self.record(6, None)
+        }
     }
 
     pub(super) fn handle_up(&mut self, now: Now) {
@@ -187,7 +196,7 @@ impl Own {
         if !self.speaking {
             return;
         }
-        let mut goodbye = self.record(5, self.idle_min(now));
+        let mut goodbye = self.worded(self.record(5, self.idle_min(now)), now);
         goodbye.seq = u64::MAX;
         out.send(Outgoing {
             last_value: true,
@@ -205,9 +214,16 @@ impl Own {
             self.idle = true;
             self.publish_soon(now, out);
         }
+        if self.text_until.is_some_and(|at| at <= now.mono) {
+            // Everybody else counts for themselves: nothing needs to be said before the next beat.
+            self.text_until = None;
+            self.text = BoundedStr::default();
+        }
         let due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now.mono);
-        if due(self.publish_at) || due(self.beat_at) {
-            self.publish(now, out);
+        if due(self.publish_at) {
+            self.publish(true, now, out);
+        } else if due(self.beat_at) {
+            self.publish(false, now, out);
         }
         let asked: Vec<Channel> = self
             .lobbies
@@ -222,7 +238,12 @@ impl Own {
 
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
         let answers = self.lobbies.values().filter_map(|place| place.answer_at);
-        let own = [self.idle_at(), self.publish_at, self.beat_at];
+        let own = [
+            self.idle_at(),
+            self.publish_at,
+            self.beat_at,
+            self.text_until,
+        ];
         own.into_iter().flatten().chain(answers).min()
     }
 
@@ -240,38 +261,74 @@ impl Own {
         }
         let earliest = self.published_at.map_or(now.mono, |at| at + self.debounce);
         if earliest <= now.mono {
-            self.publish(now, out);
+            self.publish(true, now, out);
         } else {
             self.publish_at = Some(earliest);
         }
     }
 
-    fn publish(&mut self, now: Now, out: &mut Effects<PresenceEvent>) {
+    fn publish(&mut self, news: bool, now: Now, out: &mut Effects<PresenceEvent>) {
         self.publish_at = None;
         self.published_at = Some(now.mono);
         self.beat_at = Some(now.mono + self.beat.max(Duration::from_millis(1)));
         self.seq += 1;
-        let record = self.record(code(self.status()), self.idle_min(now));
+        let record = self.worded(self.record(code(self.status()), self.idle_min(now)), now);
         out.send(Outgoing {
             last_value: true,
             ..Outgoing::ephemeral(self.channel.clone(), record).with_ttl(self.ttl)
         });
         let lobbies: Vec<Channel> = self.lobbies.keys().cloned().collect();
         for lobby in lobbies {
-            self.publish_in(&lobby, now, out);
+            if self.speaks_in(&lobby, news, now) {
+                self.publish_in(&lobby, now, out);
+            }
         }
+    }
+
+    /// In a crowd every lobby hears us less often the more people there are, and of our news only
+    /// now and then (P11); the lease there is longer by as much.
+    fn speaks_in(&mut self, lobby: &Channel, news: bool, now: Now) -> bool {
+        let Some(at) = self.lobbies.get(lobby).and_then(|place| place.published_at) else {
+            return true;
+        };
+        let due = now.mono.saturating_since(at) + self.beat / 2 >= self.beat * self.crowding;
+        due || news && !self.is_left_out()
+    }
+
+    /// In a crowd one of many speaks for all.
+    fn is_left_out(&mut self) -> bool {
+        self.crowding > 1 && self.rng.below(u64::from(self.crowding)) != 0
+    }
+
+    /// How many times too many people are known for everybody to hear everybody.
+    pub(super) fn set_crowding(&mut self, times: usize) {
+        let most = MAX_TTL.saturating_sub(self.ttl).as_millis() / self.beat.as_millis().max(1);
+        let most = u32::try_from(most).unwrap_or(u32::MAX).saturating_add(1);
+        self.crowding = u32::try_from(times).unwrap_or(u32::MAX).clamp(1, most);
     }
 
     /// Strangers learn no last activity (P9).
     fn publish_in(&mut self, lobby: &Channel, now: Now, out: &mut Effects<PresenceEvent>) {
         self.seq += 1;
-        let record = self.record(code(self.status()), None);
-        out.send(Outgoing::ephemeral(lobby.clone(), record).with_ttl(self.ttl));
+        let mut record = self.worded(self.record(code(self.status()), None), now);
+        let ttl = self.ttl + self.beat * (self.crowding - 1);
+        record.ttl_ms = millis(ttl);
+        out.send(Outgoing::ephemeral(lobby.clone(), record).with_ttl(ttl));
         if let Some(place) = self.lobbies.get_mut(lobby) {
             *place = Lobby {
                 answer_at: None,
                 published_at: Some(now.mono),
             };
+        }
+    }
+
+    /// With our text and how much longer it holds (P1).
+    fn worded(&self, record: Presence, now: Now) -> Presence {
+        let left = |until: Timestamp| millis(until.saturating_since(now.mono));
+        Presence {
+            text: self.text.clone(),
+            text_ttl_ms: self.text_until.map(left),
+            ..record
         }
     }
 
@@ -281,8 +338,9 @@ impl Own {
             conn: self.conn,
             seq: self.seq,
             status,
-            text: self.text.clone(),
-            ttl_ms: u64::try_from(self.ttl.as_millis()).expect("the cap fits 64 bits"),
+            text: BoundedStr::default(),
+            text_ttl_ms: None,
+            ttl_ms: millis(self.ttl),
             idle_min,
         }
     }
@@ -298,4 +356,8 @@ impl Own {
         };
         Some(u32::try_from(since.as_secs() / 60).unwrap_or(u32::MAX))
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).expect("leases and texts are capped")
 }

@@ -77,7 +77,10 @@ fn time_until_stable(mut penalty: u32) -> Duration {
 /// A user.
 #[derive(Clone, Debug)]
 pub(super) struct Person {
-    pub(super) watched: bool,
+    /// The application follows it.
+    pub(super) asked: bool,
+    /// A session with it is open.
+    pub(super) met: bool,
     pub(super) devices: Vec<(DeviceId, Device)>,
     /// The view that the application knows.
     pub(super) told: Option<PresenceView>,
@@ -89,6 +92,8 @@ pub(super) struct Person {
     pub(super) here: Option<bool>,
     /// `here` when our own outage began.
     pub(super) here_before: Option<bool>,
+    /// Since when the application takes it for lost (P13).
+    pub(super) lost_at: Option<Timestamp>,
     /// When the user went.
     pub(super) gone_at: Option<Timestamp>,
     pub(super) flapping: Flapping,
@@ -103,19 +108,26 @@ pub(super) struct Person {
 impl Person {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
-            watched: false,
+            asked: false,
+            met: false,
             devices: Vec::new(),
             told: None,
             last_seen: None,
             heard_at: now,
             here: None,
             here_before: None,
+            lost_at: None,
             gone_at: None,
             flapping: Flapping::default(),
             filed: None,
             ranked: now,
             stored: None,
         }
+    }
+
+    /// Somebody follows it: it is stored and never makes room for others.
+    pub(super) const fn is_watched(&self) -> bool {
+        self.asked || self.met
     }
 
     pub(super) fn device(&mut self, id: &DeviceId) -> Option<&mut Device> {
@@ -187,7 +199,7 @@ impl Person {
 
     /// True when the stored row is wrong about the status, or its time lags far behind.
     pub(super) fn is_row_due(&self) -> bool {
-        if !self.watched {
+        if !self.is_watched() {
             return false;
         }
         let (code, seen) = self.row();
@@ -201,7 +213,7 @@ impl Person {
         PresenceView {
             status,
             last_known,
-            text: device.map_or_else(String::new, |device| device.record.text.to_string()),
+            text: device.map_or_else(String::new, |device| device.text().to_owned()),
             last_seen: self.last_seen,
             unstable: self.flapping.is_unstable(),
         }
@@ -211,7 +223,7 @@ impl Person {
     /// every beat.
     pub(super) fn is_news(&self) -> bool {
         let (status, last_known, device) = self.standing();
-        let text = device.map_or("", |device| &device.record.text);
+        let text = device.map_or("", Device::text);
         match &self.told {
             None => status != Status::Unknown || last_known.is_some(),
             Some(told) => {
@@ -221,6 +233,36 @@ impl Person {
                     || told.unstable != self.flapping.is_unstable()
             }
         }
+    }
+
+    /// What the application knows from now on.
+    pub(super) fn note_told(&mut self, view: PresenceView, now: Timestamp) {
+        if view.status != Status::Lost {
+            self.lost_at = None;
+        } else if self
+            .told
+            .as_ref()
+            .is_none_or(|told| told.status != Status::Lost)
+        {
+            self.lost_at = Some(now);
+        }
+        self.told = Some(view);
+    }
+
+    /// Lets texts run out (P1).
+    pub(super) fn expire_texts(&mut self, now: Timestamp) {
+        for (_, device) in &mut self.devices {
+            device.expire_text(now);
+        }
+    }
+
+    /// When the next text is over.
+    pub(super) fn text_due(&self) -> Option<Timestamp> {
+        let texts = self
+            .devices
+            .iter()
+            .filter_map(|(_, device)| device.text_due());
+        texts.min()
     }
 
     /// Lets leases run out that ended `grace` ago.
@@ -263,14 +305,19 @@ impl Person {
             .map(|(_, device)| device.until + grace)
             .min();
         let forget =
-            (!self.watched && leases.is_none()).then(|| self.gone_at.unwrap_or(now) + keep);
-        let own = [leases, forget, self.flapping.unstable_until];
+            (!self.is_watched() && leases.is_none()).then(|| self.gone_at.unwrap_or(now) + keep);
+        let own = [
+            leases,
+            forget,
+            self.flapping.unstable_until,
+            self.text_due(),
+        ];
         own.into_iter().flatten().min()
     }
 
     /// True for a stranger whose last device went `keep` ago.
     pub(super) fn is_forgotten(&self, keep: Duration, now: Timestamp) -> bool {
-        !self.watched
+        !self.is_watched()
             && self.devices.iter().all(|(_, device)| device.is_gone())
             && self.gone_at.is_some_and(|at| at + keep <= now)
     }

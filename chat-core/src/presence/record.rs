@@ -3,12 +3,15 @@
 use core::time::Duration;
 
 use super::Status;
-use crate::probe::mark;
+use crate::probe::{mark, planted};
 use crate::time::Timestamp;
 use crate::wire;
 
 /// The longest lease that a record can ask for, whatever it says.
 pub(super) const MAX_TTL: Duration = Duration::from_secs(300);
+/// The longest time that a status text can ask for.
+pub(super) const MAX_TEXT_TTL: Duration = Duration::from_secs(30 * 86_400);
+const NEVER: Timestamp = Timestamp::from_micros(u64::MAX);
 
 /// What a record says. The order decides only between records of one key: a goodbye wins against
 /// the last will of its own connection (P5).
@@ -27,7 +30,33 @@ pub(super) struct Record {
     pub(super) key: (u64, u64, u64),
     pub(super) claim: Claim,
     ttl_ms: u32,
+    pub(super) text: Option<Box<Text>>,
+}
+
+/// A status text, and how much longer it held when it was sent (P1). Boxed, so that the many
+/// devices without one stay small.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Text {
     pub(super) text: Box<str>,
+    ttl_ms: Option<u64>,
+}
+
+impl Text {
+    fn new(wire: &wire::presence::Presence) -> Option<Box<Self>> {
+        (!wire.text.is_empty()).then(|| {
+            Box::new(Self {
+                text: (*wire.text).into(),
+                ttl_ms: wire.text_ttl_ms,
+            })
+        })
+    }
+
+    /// When it is over, by the observer's own clock.
+    fn until(&self, now: Timestamp) -> Timestamp {
+        self.ttl_ms.map_or(NEVER, |ms| {
+            now + Duration::from_millis(ms).min(MAX_TEXT_TTL)
+        })
+    }
 }
 
 impl Record {
@@ -36,7 +65,7 @@ impl Record {
             key: (wire.incarnation, wire.conn, wire.seq),
             claim: claim(wire.status),
             ttl_ms: ttl_ms(wire.ttl_ms),
-            text: (*wire.text).into(),
+            text: Text::new(wire),
         }
     }
 
@@ -111,6 +140,9 @@ pub(super) struct Device {
     /// The last status that it had while it was there.
     pub(super) shown: Status,
     pub(super) stage: Stage,
+    /// When the text of the record is over.
+    text_until: Timestamp,
+    text_over: bool,
 }
 
 impl Device {
@@ -121,11 +153,13 @@ impl Device {
                 key: (0, 0, 0),
                 claim: Claim::Here(Status::Away),
                 ttl_ms: ttl_ms(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-                text: "".into(),
+                text: None,
             },
             until: now + ttl,
             shown,
             stage: Stage::Unconfirmed,
+            text_until: NEVER,
+            text_over: false,
         }
     }
 
@@ -136,7 +170,8 @@ impl Device {
         if self.stage != Stage::Live
             || key <= self.record.key
             || claim(wire.status) != Claim::Here(self.shown)
-            || *self.record.text != *wire.text
+            || self.text_over
+            || self.text() != &*wire.text
         {
             return false;
         }
@@ -147,6 +182,10 @@ impl Device {
         self.record.claim = Claim::Here(self.shown);
         self.record.ttl_ms = ttl_ms(wire.ttl_ms);
         self.until = now + self.record.ttl();
+        if let Some(text) = &mut self.record.text {
+            text.ttl_ms = wire.text_ttl_ms;
+            self.text_until = text.until(now);
+        }
         true
     }
 
@@ -155,6 +194,7 @@ impl Device {
         match record.claim {
             Claim::Here(status) => {
                 self.shown = status;
+                self.take_text(&record, now);
                 self.until = now + record.ttl();
                 self.stage = if live {
                     Stage::Live
@@ -163,6 +203,7 @@ impl Device {
                 };
             }
             Claim::Left => {
+                self.take_text(&record, now);
                 self.until = now;
                 self.stage = Stage::Left;
             }
@@ -175,6 +216,34 @@ impl Device {
             Claim::Lost => self.stage = Stage::Lost,
         }
         self.record = record;
+    }
+
+    fn take_text(&mut self, record: &Record, now: Timestamp) {
+        let text = record.text.as_ref();
+        self.text_until = text.map_or(NEVER, |text| text.until(now));
+        self.text_over = self.text_until <= now;
+    }
+
+    /// The status text, until its time is over (P1).
+    pub(super) fn text(&self) -> &str {
+        match &self.record.text {
+            Some(text) if !self.text_over => &text.text,
+            _ => "",
+        }
+    }
+
+    /// When the text will be over.
+    pub(super) fn text_due(&self) -> Option<Timestamp> {
+        (!self.text_over && self.text_until != NEVER).then_some(self.text_until)
+    }
+
+    /// Lets the text run out; it stays in the record.
+    pub(super) fn expire_text(&mut self, now: Timestamp) {
+        if self.text_due().is_some_and(|at| at <= now) {
+            mark("presence-text-over");
+            self.text_over = !planted("presence-text-forever");
+            self.text_until = NEVER;
+        }
     }
 
     /// True while its own connection's last will is the latest word.

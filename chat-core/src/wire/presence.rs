@@ -19,6 +19,8 @@ pub struct Presence {
     pub status: u8,
     /// Status text.
     pub text: BoundedStr<256>,
+    /// How much longer the text holds, in ms; `None`: as long as it stands here (P1).
+    pub text_ttl_ms: Option<u64>,
     /// How long this holds without another frame (P3).
     pub ttl_ms: u64,
     /// Whole minutes since the user's last activity; `None` where that is not shared (P9).

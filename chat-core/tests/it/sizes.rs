@@ -58,6 +58,7 @@ fn frames_have_the_published_sizes() {
         seq: 200,
         status: 1,
         text: BoundedStr::default(),
+        text_ttl_ms: None,
         ttl_ms: 75_000,
         idle_min: Some(0),
     };

@@ -406,6 +406,7 @@ fn record(bench: &Bench, key: (u64, u64, u64), status: u8) -> Bytes {
         seq: key.2,
         status,
         text: BoundedStr::truncated(""),
+        text_ttl_ms: None,
         ttl_ms: 75_000,
         idle_min: None,
     };

@@ -1,5 +1,7 @@
 //! Operations of the script: faults and workload, and the end of all faults.
 
+use core::time::Duration;
+
 use chat_core::content::Content;
 use chat_core::delivery::SendError;
 use chat_core::id::{ConvId, DeviceId, GroupName, MessageId, TxnId, UserId};
@@ -12,6 +14,9 @@ use super::script::Op;
 use super::swarm::Suite;
 use super::world::{MS, World};
 use crate::oracle::{Act, Seen, Violation};
+
+/// Status texts are over before most runs are.
+const TEXT_TTL: Duration = Duration::from_secs(20);
 
 impl World {
     pub(super) fn op(&mut self, index: usize) {
@@ -247,7 +252,7 @@ impl World {
                 };
                 self.command(
                     node,
-                    |e, now| e.set_presence(status, "here", now),
+                    |e, now| e.set_presence(status, "here", Some(TEXT_TTL), now),
                     |_, ()| {},
                 );
             }

@@ -101,8 +101,12 @@ pub(super) fn apply(
             .rename_group(group, &name, now)
             .map(done)
             .map_err(Refusal::Group),
-        Command::SetPresence(status, text) => {
-            endpoint.set_presence(status, &text, now);
+        Command::SetPresence(status, text, ttl) => {
+            endpoint.set_presence(status, &text, ttl, now);
+            Ok(Done)
+        }
+        Command::Unwatch(user) => {
+            endpoint.unwatch(&user, now);
             Ok(Done)
         }
         Command::Watch(user) => {

@@ -11,6 +11,6 @@ mod world;
 
 pub use stage::Stage;
 pub use world::{
-    Answer, CONTENT_TTL, Command, Fault, INVITE_TTL, JOIN_TTL, Node, OUTBOX, Refusal, UNREAD,
-    World, config,
+    Answer, CONTENT_TTL, CROWD, Command, Fault, INVITE_TTL, JOIN_TTL, Node, OUTBOX, Refusal,
+    UNREAD, World, config,
 };

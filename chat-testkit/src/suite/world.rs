@@ -27,6 +27,9 @@ pub const OUTBOX: usize = 300;
 /// How many messages of one sender an application may leave unacknowledged in every world.
 pub const UNREAD: usize = 128;
 
+/// More people than this are a crowd in every world.
+pub const CROWD: usize = 6;
+
 /// What the endpoints of every world run with: the times of [`Config::lan`], and times to live and
 /// bounds that can be reached.
 pub fn config() -> Config {
@@ -36,6 +39,7 @@ pub fn config() -> Config {
     config.delivery.content_ttl = CONTENT_TTL;
     config.delivery.max_outbox = OUTBOX;
     config.delivery.max_inbox = 4 * UNREAD;
+    config.presence.crowd = CROWD;
     config
 }
 
@@ -99,7 +103,9 @@ pub enum Command {
     HandOver(GroupId, UserId),
     AnswerOffer(GroupId, bool),
     Rename(GroupId, GroupName),
-    SetPresence(Status, String),
+    /// With how long the text holds.
+    SetPresence(Status, String, Option<Duration>),
+    Unwatch(UserId),
     Watch(UserId),
     EnterLobby(LobbyName),
     Trust(UserId, DeviceId),

@@ -1,6 +1,7 @@
 //! Helpers for the tests of presence.
 
 mod bounds;
+mod crowd;
 mod laws;
 mod own;
 mod seen;
@@ -50,6 +51,7 @@ fn record(key: (u64, u64, u64), status: u8) -> Presence {
         seq: key.2,
         status,
         text: BoundedStr::default(),
+        text_ttl_ms: None,
         ttl_ms: TTL,
         idle_min: Some(0),
     }
@@ -92,7 +94,7 @@ fn events(machine: &mut PresenceMachine) -> Vec<PresenceEvent> {
 fn changes(machine: &mut PresenceMachine) -> Vec<(String, Status)> {
     let changed = events(machine).into_iter().map(|event| match event {
         PresenceEvent::Changed { user, view } => (user.as_str().to_owned(), view.status),
-        PresenceEvent::Resynced { .. } => panic!("no resync here: {event:?}"),
+        _ => panic!("no resync and no crowd here: {event:?}"),
     });
     changed.collect()
 }

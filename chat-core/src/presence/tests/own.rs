@@ -16,7 +16,7 @@ fn p1_an_explicit_choice_beats_automatic_idling() {
     assert_eq!(frames(&mut machine).last().unwrap().1.status, 2);
     machine.touch(at(310_000));
     assert_eq!(frames(&mut machine).last().unwrap().1.status, ACTIVE);
-    machine.set(Status::DoNotDisturb, "busy", at(320_000));
+    machine.set(Status::DoNotDisturb, "busy", None, at(320_000));
     run(&mut machine, at(2_000_000));
     let (_, last) = frames(&mut machine).pop().unwrap();
     assert_eq!((last.status, &*last.text), (DND, "busy"));
@@ -48,7 +48,7 @@ fn p5_leave_publishes_a_goodbye_at_once_that_beats_the_will() {
     }
     assert_eq!(channels, [Channel::Presence(user("me")), lobby]);
     // Silence after it.
-    machine.set(Status::Active, "still here", at(7_000));
+    machine.set(Status::Active, "still here", None, at(7_000));
     run(&mut machine, at(200_000));
     assert!(frames(&mut machine).is_empty());
 }
@@ -119,7 +119,7 @@ fn p10_activity_alone_publishes_nothing() {
     }
     assert!(frames(&mut machine).is_empty());
     // And with the user away only the minutes change, with the beats.
-    machine.set(Status::Away, "", at(20_000));
+    machine.set(Status::Away, "", None, at(20_000));
     run(&mut machine, at(200_000));
     let idle: Vec<Option<u32>> = frames(&mut machine)
         .iter()
@@ -137,7 +137,12 @@ fn p10_own_changes_are_debounced_and_the_last_one_wins() {
     run(&mut machine, at(5_000));
     drain(&mut machine);
     for n in 0..10 {
-        machine.set(Status::Active, &format!("text {n}"), at(5_000 + n * 10));
+        machine.set(
+            Status::Active,
+            &format!("text {n}"),
+            None,
+            at(5_000 + n * 10),
+        );
     }
     run(&mut machine, at(8_000));
     let texts: Vec<String> = frames(&mut machine)
@@ -146,7 +151,7 @@ fn p10_own_changes_are_debounced_and_the_last_one_wins() {
         .collect();
     assert_eq!(texts, ["text 0", "text 9"]);
     // Saying the same again is no change.
-    machine.set(Status::Active, "text 9", at(12_000));
+    machine.set(Status::Active, "text 9", None, at(12_000));
     assert!(frames(&mut machine).is_empty());
 }
 
@@ -175,7 +180,7 @@ fn ip5_a_user_publishes_at_most_every_two_seconds() {
     for step in 0..6_000u64 {
         let now = at(step * 10);
         if step % 3 == 0 {
-            machine.set(Status::Active, &format!("{step}"), now);
+            machine.set(Status::Active, &format!("{step}"), None, now);
         }
         machine.handle_timeout(now);
         for _ in frames(&mut machine) {

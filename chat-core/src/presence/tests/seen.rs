@@ -346,7 +346,7 @@ fn p12_beats_alone_carry_everything() {
     for step in 0..2_400u64 {
         let now = at(step * 100);
         if step == 300 {
-            bob.set(Status::DoNotDisturb, "", now);
+            bob.set(Status::DoNotDisturb, "", None, now);
         }
         // Bob dies at two minutes.
         if step < 1_200 {
@@ -423,7 +423,7 @@ fn p14_whenever_the_process_dies_it_is_lost_in_time_and_never_a_zombie() {
             for step in 0..2_000u64 {
                 let now = at(step * 100);
                 if step % 70 == 3 {
-                    bob.set(Status::Active, &format!("{step}"), now);
+                    bob.set(Status::Active, &format!("{step}"), None, now);
                 }
                 bob.handle_timeout(now);
                 run(&mut machine, now);

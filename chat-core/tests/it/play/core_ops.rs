@@ -322,8 +322,8 @@ impl Play<'_> {
         let (now, peer) = (self.now, self.user());
         let endpoint = &mut self.node.endpoint;
         match self.script.byte() % 8 {
-            0 => endpoint.set_presence(Status::Away, "lunch", now),
-            1 => endpoint.set_presence(Status::Active, "", now),
+            0 => endpoint.set_presence(Status::Away, "lunch", Some(Duration::from_secs(60)), now),
+            1 => endpoint.set_presence(Status::Active, "", None, now),
             2 => endpoint.touch(now),
             3 => endpoint.watch(&peer, now),
             4 => endpoint.unwatch(&peer, now),

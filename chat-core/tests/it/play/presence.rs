@@ -47,6 +47,7 @@ fn record(script: &mut Script<'_>) -> (Sender, Presence) {
         seq: number(script.byte()),
         status: script.byte() % 8,
         text: BoundedStr::truncated(["", "lunch", "\u{202e}x"][usize::from(script.byte() % 3)]),
+        text_ttl_ms: script.flag().then(|| number(script.byte()) % 200_000),
         ttl_ms: number(script.byte()) % 200_000,
         idle_min: script.flag().then(|| u32::from(script.byte())),
     };

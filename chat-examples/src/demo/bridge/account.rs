@@ -285,6 +285,11 @@ impl Account {
             PresenceEvent::Changed { user, view } => {
                 self.tell(Say::Person(show::person(&user, &view)));
             }
+            PresenceEvent::Crowd { sample, .. } => {
+                for (user, view) in sample {
+                    self.tell(Say::Person(show::person(&user, &view)));
+                }
+            }
             _ => {
                 let Ok(client) = self.client() else { return };
                 for (user, view) in client.people().await.unwrap_or_default() {

@@ -128,10 +128,14 @@ impl<C> Life<C> {
             Command::Rename(group, name) => ruled(self.room(group).await?.rename(&name).await)?,
             Command::Block(peer) => self.client.block(&peer).await.expect("it runs"),
             Command::Unblock(peer) => self.client.unblock(&peer).await.expect("it runs"),
-            Command::SetPresence(status, text) => {
-                let set = self.client.set_presence(status, &text).await;
+            Command::SetPresence(status, text, ttl) => {
+                let set = match ttl {
+                    Some(ttl) => self.client.set_presence_for(status, &text, ttl).await,
+                    None => self.client.set_presence(status, &text).await,
+                };
                 set.expect("it runs");
             }
+            Command::Unwatch(user) => self.client.unwatch(&user).await.expect("it runs"),
             Command::Watch(user) => self.client.watch(&user).await.expect("it runs"),
             Command::EnterLobby(lobby) => {
                 self.client.enter_lobby(&lobby).await.expect("it runs");

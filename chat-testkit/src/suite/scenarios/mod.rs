@@ -192,6 +192,7 @@ macro_rules! scenarios {
             presence {
                 p1_status_and_text_are_seen_by_the_peer
                 p1_a_person_is_the_best_of_its_devices
+                p1_a_status_text_is_over_in_its_own_time
                 p2_a_late_will_does_not_hide_who_is_back
                 p4_a_short_break_is_no_absence
                 p5_a_goodbye_is_left_at_once
@@ -199,9 +200,13 @@ macro_rules! scenarios {
                 p5_a_restart_of_the_broker_is_no_leave_storm
                 p7_my_own_outage_makes_the_others_unknown
                 p9_last_seen_is_rounded_and_told_to_contacts
+                p9_closing_a_chat_does_not_end_a_watch
+                p11_a_crowd_is_told_as_counts
             } patient {
+                p1_a_status_text_is_over_though_nobody_says_so
                 p3_who_stays_is_seen_for_hours
                 p13_who_went_during_my_outage_is_gone_in_time
+                p13_a_partition_that_heals_is_one_event
                 p14_whoever_dies_at_any_step_is_never_a_zombie
                 p3_silence_ends_with_the_lease
             }

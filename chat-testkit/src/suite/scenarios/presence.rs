@@ -1,12 +1,12 @@
-//! Presence (P1–P9, P13, P14): left, lost and unknown are different things.
+//! Presence (P1–P14): left, lost and unknown are different things.
 
 use std::time::Duration;
 
 use chat_core::Event;
-use chat_core::id::UserId;
+use chat_core::id::{LobbyName, UserId};
 use chat_core::presence::{PresenceEvent, PresenceView, Status};
 
-use crate::suite::{Command, Fault, Node, Stage, World};
+use crate::suite::{CROWD, Command, Fault, Node, Stage, World};
 
 async fn pair<W: World>(s: &mut Stage<W>) -> (Node, Node) {
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
@@ -45,18 +45,75 @@ async fn never_gone<W: World>(s: &mut Stage<W>, node: Node, other: Node) {
 /// What one says of oneself is what the other sees.
 pub async fn p1_status_and_text_are_seen_by_the_peer<W: World>(s: &mut Stage<W>) {
     let (alice, bob) = pair(s).await;
-    let busy = Command::SetPresence(Status::DoNotDisturb, "in a meeting".to_owned());
+    let busy = Command::SetPresence(Status::DoNotDisturb, "in a meeting".to_owned(), None);
     s.ask(bob, busy).await;
     s.sees(alice, bob, "busy", |view| {
         view.status == Status::DoNotDisturb && view.text == "in a meeting"
     })
     .await;
-    let back = Command::SetPresence(Status::Active, String::new());
+    let back = Command::SetPresence(Status::Active, String::new(), None);
     s.ask(bob, back).await;
     s.sees(alice, bob, "back", |view| {
         view.status == Status::Active && view.text.is_empty()
     })
     .await;
+}
+
+/// A text with a time of its own is over when that is, and the status stays.
+pub async fn p1_a_status_text_is_over_in_its_own_time<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    let ttl = Some(Duration::from_millis(1_500));
+    let busy = Command::SetPresence(Status::DoNotDisturb, "back in a second".to_owned(), ttl);
+    s.ask(bob, busy).await;
+    s.sees(alice, bob, "busy", |view| view.text == "back in a second")
+        .await;
+    s.sees(alice, bob, "busy without words", |view| {
+        view.status == Status::DoNotDisturb && view.text.is_empty()
+    })
+    .await;
+}
+
+/// The observer counts for itself: the text of somebody who cannot be heard is over as well.
+pub async fn p1_a_status_text_is_over_though_nobody_says_so<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    s.patient(Duration::from_secs(600));
+    let ttl = Some(Duration::from_secs(120));
+    let busy = Command::SetPresence(Status::Away, "lunch".to_owned(), ttl);
+    s.ask(bob, busy).await;
+    s.sees(alice, bob, "at lunch", |view| view.text == "lunch")
+        .await;
+    s.cut(alice).await;
+    s.sees(alice, bob, "unknown, at lunch", |view| {
+        view.status == Status::Unknown && view.text == "lunch"
+    })
+    .await;
+    s.world.wait(Duration::from_secs(121)).await;
+    s.sees(alice, bob, "unknown", |view| {
+        view.status == Status::Unknown && view.text.is_empty()
+    })
+    .await;
+}
+
+/// A session that ends takes nobody out of sight whom the application follows by itself.
+pub async fn p9_closing_a_chat_does_not_end_a_watch<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    let user = s.user(bob);
+    s.ask(alice, Command::Watch(user.clone())).await;
+    let (peer, reason) = (user.clone(), "bye".to_owned());
+    s.ask(alice, Command::Close { peer, reason }).await;
+    s.closed(alice, bob).await;
+    s.closed(bob, alice).await;
+    let away = Command::SetPresence(Status::Away, "brb".to_owned(), None);
+    s.ask(bob, away).await;
+    s.sees(alice, bob, "away", |view| view.text == "brb").await;
+    s.stop(alice).await;
+    s.revive(alice).await;
+    s.sees(alice, bob, "away after a restart", |view| {
+        view.text == "brb"
+    })
+    .await;
+    s.ask(alice, Command::Unwatch(user.clone())).await;
+    assert_eq!(s.world.presence(alice, &user).await, None);
 }
 
 /// Two devices are one person: the best of them counts, and one that goes takes nobody away.
@@ -65,7 +122,7 @@ pub async fn p1_a_person_is_the_best_of_its_devices<W: World>(s: &mut Stage<W>) 
     let (phone, laptop) = (s.join("bob").await, s.join("bob").await);
     s.chat(alice, phone).await;
     s.sees(alice, phone, "here", is_here).await;
-    let away = Command::SetPresence(Status::Away, String::new());
+    let away = Command::SetPresence(Status::Away, String::new(), None);
     s.ask(phone, away).await;
     s.sees(alice, phone, "active on the laptop", |view| {
         view.status == Status::Active
@@ -200,6 +257,65 @@ pub async fn p13_who_went_during_my_outage_is_gone_in_time<W: World>(s: &mut Sta
     s.sees(alice, carol, "gone", is_gone).await;
 }
 
+/// Two who were cut off together and come back are one event, not one each.
+pub async fn p13_a_partition_that_heals_is_one_event<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = pair(s).await;
+    let carol = s.join("carol").await;
+    s.chat(alice, carol).await;
+    s.sees(alice, carol, "here", is_here).await;
+    s.patient(Duration::from_secs(120));
+    s.cut(bob).await;
+    s.cut(carol).await;
+    for other in [bob, carol] {
+        s.sees(alice, other, "lost", |view| view.status == Status::Lost)
+            .await;
+    }
+    s.hold(alice).await;
+    s.forget(alice);
+    s.mend(bob).await;
+    s.mend(carol).await;
+    let joined = s
+        .expect(alice, "the end of the partition", |event| match event {
+            Event::Presence(PresenceEvent::Resynced { joined, .. }) => Some(joined.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(joined, [s.user(bob), s.user(carol)]);
+    for other in [bob, carol] {
+        let user = s.user(other);
+        assert_eq!(statuses(s, alice, &user), [], "told once");
+    }
+}
+
+/// Above a bound a lobby is told as counts and a few names, and nobody is told alone.
+pub async fn p11_a_crowd_is_told_as_counts<W: World>(s: &mut Stage<W>) {
+    let lobby = LobbyName::new("hall").expect("a valid name");
+    let alice = s.join("alice").await;
+    s.ask(alice, Command::EnterLobby(lobby.clone())).await;
+    for n in 0..=CROWD {
+        let node = s.join(&format!("guest {n}")).await;
+        s.ask(node, Command::EnterLobby(lobby.clone())).await;
+    }
+    let all = u32::try_from(CROWD + 1).expect("a small number");
+    s.expect(alice, "a crowd", |event| match event {
+        Event::Presence(PresenceEvent::Crowd { counts, .. }) if counts.here() == all => Some(()),
+        _ => None,
+    })
+    .await;
+    s.forget(alice);
+    let away = Command::SetPresence(Status::Away, String::new(), None);
+    s.ask(Node(1), away).await;
+    let user = s.user(Node(1));
+    s.expect(alice, "one of them by name", |event| match event {
+        Event::Presence(PresenceEvent::Crowd { counts, sample }) if counts.away == 1 => {
+            sample.iter().find(|(told, _)| *told == user).map(|_| ())
+        }
+        _ => None,
+    })
+    .await;
+    assert_eq!(statuses(s, alice, &user), []);
+}
+
 /// Whatever it was doing when it died, it is not there for ever.
 pub async fn p14_whoever_dies_at_any_step_is_never_a_zombie<W: World>(s: &mut Stage<W>) {
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
@@ -210,7 +326,7 @@ pub async fn p14_whoever_dies_at_any_step_is_never_a_zombie<W: World>(s: &mut St
         match step % 4 {
             0 => {}
             1 => {
-                let command = Command::SetPresence(Status::Away, "brb".to_owned());
+                let command = Command::SetPresence(Status::Away, "brb".to_owned(), None);
                 s.ask(bob, command).await;
             }
             2 => {
