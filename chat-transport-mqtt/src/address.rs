@@ -5,7 +5,9 @@
 #[non_exhaustive]
 pub enum MqttConfigError {
     /// The address is none.
-    #[error("{url:?} is no broker address; write mqtt://host[:port], mqtts://host[:port] or ws[s]://host[:port]/mqtt")]
+    #[error(
+        "{url:?} is no broker address; write mqtt://host[:port], mqtts://host[:port] or ws[s]://host[:port]/mqtt"
+    )]
     Url {
         /// What was given.
         url: String,
@@ -121,8 +123,20 @@ mod tests {
     #[test]
     fn what_is_none_is_refused() {
         for bad in [
-            "", "h", "h:1883", "tcp://h", "mqtt://", "mqtt://:1", "mqtt://h:0", "mqtt://h:99999",
-            "mqtt://h:x", "mqtt://h/path", "mqtt://[::1", "mqtt://[::1]x", "mqtt://h h", "ws://h/m?x",
+            "",
+            "h",
+            "h:1883",
+            "tcp://h",
+            "mqtt://",
+            "mqtt://:1",
+            "mqtt://h:0",
+            "mqtt://h:99999",
+            "mqtt://h:x",
+            "mqtt://h/path",
+            "mqtt://[::1",
+            "mqtt://[::1]x",
+            "mqtt://h h",
+            "ws://h/m?x",
         ] {
             let refused = matches!(Address::parse(bad), Err(MqttConfigError::Url { .. }));
             assert!(refused, "{bad}");

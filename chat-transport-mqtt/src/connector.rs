@@ -5,9 +5,7 @@ use core::time::Duration;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use chat_client::transport::{
-    Capabilities, ConnectOptions, Connector, Transport, TransportError,
-};
+use chat_client::transport::{Capabilities, ConnectOptions, Connector, Transport, TransportError};
 
 use crate::address::{Address, MqttConfigError};
 use crate::takeover::Takeovers;
@@ -156,7 +154,12 @@ impl MqttConnector {
     /// # Errors
     /// [`MqttConfigError::Range`]: whole seconds from 1 to 65,535.
     pub fn keep_alive(mut self, time: Duration) -> Result<Self, MqttConfigError> {
-        let seconds = seconds("keep_alive", time, 1..=65_535, "whole seconds from 1 to 65,535")?;
+        let seconds = seconds(
+            "keep_alive",
+            time,
+            1..=65_535,
+            "whole seconds from 1 to 65,535",
+        )?;
         self.settings.keep_alive = u16::try_from(seconds).unwrap_or(u16::MAX);
         Ok(self)
     }

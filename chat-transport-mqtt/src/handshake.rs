@@ -40,7 +40,10 @@ pub(crate) async fn connect(
     };
     let lasting = &connector.lasting;
     let (carrier, rest, welcome) = opened.inspect_err(|_| {
-        let mut takeovers = lasting.takeovers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut takeovers = lasting
+            .takeovers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         takeovers.unlike();
     })?;
     let settings = &connector.settings;
@@ -78,7 +81,10 @@ async fn open(
     let client_id = client_id(&options.user, &options.device);
     let user = settings.user.clone();
     let user = user.unwrap_or_else(|| login_name(&options.user));
-    let will_topic = options.will.as_ref().map(|will| settings.topics.topic(&will.channel, &options.user));
+    let will_topic = options
+        .will
+        .as_ref()
+        .map(|will| settings.topics.topic(&will.channel, &options.user));
     let will = options.will.as_ref().zip(will_topic.as_ref());
     if will.is_some_and(|(will, _)| will.bytes.len() > usize::from(u16::MAX)) {
         let text = "the last will is larger than MQTT can carry".to_owned();
@@ -98,7 +104,9 @@ async fn open(
             delay: settings.will_delay,
         }),
     });
-    let mut carrier = dial(&settings.address, &settings.tls).await.map_err(failed)?;
+    let mut carrier = dial(&settings.address, &settings.tls)
+        .await
+        .map_err(failed)?;
     carrier.write_all(&hello).await.map_err(failed)?;
     carrier.flush().await.map_err(failed)?;
     let mut buf = BytesMut::new();

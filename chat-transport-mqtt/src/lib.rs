@@ -55,6 +55,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     // Access rules are checked when a message is delivered; a subscription is always granted.
     acl_subscribe: false,
     acl_publish: true,
+    cas: false,
     max_frame: MAX_FRAME,
 };
 
@@ -83,3 +84,8 @@ pub fn client_id(user: &UserId, device: &DeviceId) -> String {
     }
     id
 }
+
+/// The program in the README is a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -272,7 +272,9 @@ impl Link {
         retained: bool,
     ) -> Result<(), End> {
         let channel = {
-            let hashed = (self.lasting.hashed).lock().unwrap_or_else(PoisonError::into_inner);
+            let hashed = (self.lasting.hashed)
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             self.topics.channel(topic, &hashed)
         };
         let Some(channel) = channel.filter(|_| bytes.len() <= MAX_FRAME) else {
@@ -349,7 +351,12 @@ impl Link {
                 continue;
             };
             self.to_write.notify_one();
-            if self.inbound.send_inbound(Inbound::Sent { token, outcome }).await.is_err() {
+            if self
+                .inbound
+                .send_inbound(Inbound::Sent { token, outcome })
+                .await
+                .is_err()
+            {
                 return End::Dropped;
             }
         }
@@ -387,7 +394,11 @@ impl Link {
                     return end;
                 }
                 let more = out.len() < BATCH_BYTES && self.has_room();
-                next = if more { outbound.try_recv_outbound() } else { None };
+                next = if more {
+                    outbound.try_recv_outbound()
+                } else {
+                    None
+                };
             }
             match self.check(wrote, ping) {
                 Ok(true) => {

@@ -206,9 +206,7 @@ impl Codec {
 
     /// Appends a PINGREQ.
     pub(crate) fn ping(&self, out: &mut BytesMut) {
-        v4::v4::PingReq
-            .write(out)
-            .expect("two bytes fit a packet");
+        v4::v4::PingReq.write(out).expect("two bytes fit a packet");
     }
 
     /// Appends a DISCONNECT that discards the will.
@@ -223,7 +221,10 @@ impl Codec {
     ///
     /// # Errors
     /// The broker refuses us, or speaks something else.
-    pub(crate) fn welcome(&mut self, buf: &mut BytesMut) -> Result<Option<Welcome>, TransportError> {
+    pub(crate) fn welcome(
+        &mut self,
+        buf: &mut BytesMut,
+    ) -> Result<Option<Welcome>, TransportError> {
         let Some(frame) = self.frame(buf)? else {
             return Ok(None);
         };
@@ -328,7 +329,9 @@ fn oversize_id(buf: &[u8], head: usize, len: usize) -> Result<Option<Option<Id>>
 }
 
 fn refused(text: impl core::fmt::Display) -> TransportError {
-    TransportError::new(DownReason::Refused(format!("the broker refuses us: {text}")))
+    TransportError::new(DownReason::Refused(format!(
+        "the broker refuses us: {text}"
+    )))
 }
 
 /// Why the broker ends the connection, from the bytes of its DISCONNECT: the parser of `rumqttc`
@@ -337,8 +340,13 @@ fn closing(bytes: &[u8]) -> TransportError {
     let code = match bytes {
         [_, 0] => 0,
         [_, rest @ ..] => {
-            let body = rest.iter().position(|byte| byte & 0x80 == 0).map(|at| at + 1);
-            body.and_then(|at| rest.get(at)).copied().unwrap_or_default()
+            let body = rest
+                .iter()
+                .position(|byte| byte & 0x80 == 0)
+                .map(|at| at + 1);
+            body.and_then(|at| rest.get(at))
+                .copied()
+                .unwrap_or_default()
         }
         [] => 0,
     };
@@ -409,7 +417,10 @@ fn v5_welcome(mut bytes: BytesMut) -> Result<Welcome, TransportError> {
     let v5::v5::Packet::ConnAck(ack) = packet else {
         return Err(malformed("no CONNACK first").into());
     };
-    let words = ack.properties.as_ref().and_then(|p| p.reason_string.clone());
+    let words = ack
+        .properties
+        .as_ref()
+        .and_then(|p| p.reason_string.clone());
     let code = ack.code;
     let text = words.map_or_else(|| format!("{code:?}"), |words| format!("{code:?}, {words}"));
     match code {
@@ -526,6 +537,3 @@ fn v4_packet(mut bytes: BytesMut) -> Result<Packet, Malformed> {
         other => return Err(malformed(format_args!("{other:?}"))),
     })
 }
-
-
-

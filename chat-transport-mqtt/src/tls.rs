@@ -78,7 +78,11 @@ mod with {
             Ok(())
         }
 
-        pub(crate) fn set_identity(&mut self, chain: &[u8], key: &[u8]) -> Result<(), MqttConfigError> {
+        pub(crate) fn set_identity(
+            &mut self,
+            chain: &[u8],
+            key: &[u8],
+        ) -> Result<(), MqttConfigError> {
             let chain = certificates(chain)?;
             let key = PrivateKeyDer::from_pem_slice(key).map_err(unusable)?;
             self.identity = Some((chain, Arc::new(key)));
@@ -113,7 +117,8 @@ mod with {
         // Some systems carry certificates that no verifier takes.
         let (added, _) = roots.add_parsable_certificates(found.certs);
         if added == 0 {
-            let text = "this system has no root certificates; install them or give `.tls_roots(..)`";
+            let text =
+                "this system has no root certificates; install them or give `.tls_roots(..)`";
             return Err(io::Error::other(text));
         }
         Ok(roots)

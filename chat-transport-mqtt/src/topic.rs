@@ -176,8 +176,13 @@ mod tests {
             assert!(Topics::new(good, false).is_ok(), "{good}");
         }
         let long = "x".repeat(65);
-        for bad in ["", "/", "a/", "/a", "a//b", "a/+", "#", "$SYS", "a b", "é", "a.b", &long] {
-            assert_eq!(Topics::new(bad, false).unwrap_err(), PrefixError(bad.to_owned()));
+        for bad in [
+            "", "/", "a/", "/a", "a//b", "a/+", "#", "$SYS", "a b", "é", "a.b", &long,
+        ] {
+            assert_eq!(
+                Topics::new(bad, false).unwrap_err(),
+                PrefixError(bad.to_owned())
+            );
         }
     }
 
@@ -190,7 +195,10 @@ mod tests {
         assert_eq!(named.topic(&inbox, &me()), "chat/v1/inbox/a=2F=2B/me");
         assert_eq!(named.filter(&inbox), "chat/v1/inbox/a=2F=2B/+");
         let conv = Channel::Conv(TopicId([0xab; 16]));
-        assert_eq!(named.topic(&conv, &me()), format!("chat/v1/conv/{}", "ab".repeat(16)));
+        assert_eq!(
+            named.topic(&conv, &me()),
+            format!("chat/v1/conv/{}", "ab".repeat(16))
+        );
     }
 
     #[test]
@@ -220,12 +228,25 @@ mod tests {
             // A hash that nobody subscribed to.
             &format!("chat/v1/inbox/=H{}", "x".repeat(43)),
         ] {
-            assert_eq!(topics().channel(foreign.as_bytes(), &hashed), None, "{foreign}");
+            assert_eq!(
+                topics().channel(foreign.as_bytes(), &hashed),
+                None,
+                "{foreign}"
+            );
         }
         assert_eq!(topics().channel(&[0xff, b'/'], &hashed), None);
         let named = topics().with_sender_level();
-        for foreign in ["chat/v1/inbox/a", "chat/v1/inbox/a/", "chat/v1/inbox/a/b/c", "chat/v1/inbox/a/=41"] {
-            assert_eq!(named.channel(foreign.as_bytes(), &hashed), None, "{foreign}");
+        for foreign in [
+            "chat/v1/inbox/a",
+            "chat/v1/inbox/a/",
+            "chat/v1/inbox/a/b/c",
+            "chat/v1/inbox/a/=41",
+        ] {
+            assert_eq!(
+                named.channel(foreign.as_bytes(), &hashed),
+                None,
+                "{foreign}"
+            );
         }
     }
 

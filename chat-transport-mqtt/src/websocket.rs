@@ -90,7 +90,9 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(other)?;
         let message = Message::binary(Bytes::copy_from_slice(bytes));
-        Pin::new(&mut self.socket).start_send(message).map_err(other)?;
+        Pin::new(&mut self.socket)
+            .start_send(message)
+            .map_err(other)?;
         Poll::Ready(Ok(bytes.len()))
     }
 

@@ -1,11 +1,9 @@
 //! The scenario suite of `chat-testkit` over mosquitto, once per version of MQTT: every scenario has
 //! a broker of its own.
 
-mod common;
-
+use chat_testkit::broker::{Broker, Memory, Mosquitto};
 use chat_testkit::suite::client::{Cell, ClientWorld, run};
 use chat_transport_mqtt::{MqttConnector, Version};
-use common::Broker;
 
 #[derive(Debug)]
 struct MqttCell<const V5: bool>(Broker);
@@ -16,24 +14,30 @@ impl<const V5: bool> Cell for MqttCell<V5> {
     type Connector = MqttConnector;
 
     async fn start() -> Self {
-        Self(Broker::start())
+        // On disk, for a restart.
+        let recipe = Mosquitto::new().option("persistence true");
+        Self(Broker::start(recipe).expect("mosquitto runs"))
     }
 
     fn connector(&self) -> MqttConnector {
-        let connector = MqttConnector::from_url(&self.0.url()).expect("a broker's address");
+        let url = format!("mqtt://{}", self.0.address());
+        let connector = MqttConnector::from_url(&url).expect("a broker's address");
         connector.version(if V5 { Version::V5 } else { Version::V311 })
     }
 
     async fn restart(&mut self) {
+        // In good order: it writes to disk what it stored.
         self.0.stop();
-        self.0.again();
+        self.0.restart(Memory::Kept).expect("on its own port");
     }
 }
 
-mod v5 {
-    chat_testkit::conformance!(real: crate::ClientWorld<crate::MqttCell<true>>, crate::run);
-}
+mod real_broker {
+    mod v5 {
+        chat_testkit::conformance!(real: crate::ClientWorld<crate::MqttCell<true>>, crate::run);
+    }
 
-mod v311 {
-    chat_testkit::conformance!(real: crate::ClientWorld<crate::MqttCell<false>>, crate::run);
+    mod v311 {
+        chat_testkit::conformance!(real: crate::ClientWorld<crate::MqttCell<false>>, crate::run);
+    }
 }

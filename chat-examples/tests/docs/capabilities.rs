@@ -7,7 +7,12 @@ use chat_client::transport::{Capabilities, Mailbox, memory};
 use super::{read, root};
 
 /// One column per transport.
-const TRANSPORTS: [Capabilities; 2] = [memory::CAPABILITIES, chat_transport_ws::CAPABILITIES];
+const TRANSPORTS: [Capabilities; 4] = [
+    memory::CAPABILITIES,
+    chat_transport_ws::CAPABILITIES,
+    chat_transport_mqtt::CAPABILITIES,
+    chat_transport_mqtt::CAPABILITIES_V311,
+];
 
 struct Line {
     capability: &'static str,
