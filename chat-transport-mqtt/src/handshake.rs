@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 
 use bytes::BytesMut;
 use chat_client::transport::{ConnectOptions, Transport, TransportError, channel};
+use chat_core::channel::Channel;
 use chat_core::link::DownReason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
@@ -52,6 +53,15 @@ pub(crate) async fn connect(
         Version::V5 => &crate::CAPABILITIES,
         Version::V311 => &crate::CAPABILITIES_V311,
     };
+    {
+        // A kept session delivers these before the core has asked for anything.
+        let mut hashed = lasting
+            .hashed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        hashed.learn(&Channel::Inbox(options.user.clone()));
+        hashed.learn(&Channel::Presence(options.user.clone()));
+    }
     let (transport, io) = channel(capabilities, CAPACITY);
     let link = Link::new(settings, lasting.clone(), options.user, limits, io.inbound);
     let reading = Codec::new(settings.version, MAX_PACKET);

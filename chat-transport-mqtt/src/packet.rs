@@ -537,3 +537,6 @@ fn v4_packet(mut bytes: BytesMut) -> Result<Packet, Malformed> {
         other => return Err(malformed(format_args!("{other:?}"))),
     })
 }
+
+#[cfg(test)]
+mod tests;
