@@ -16,7 +16,8 @@ mod on {
         MARKS.with_borrow_mut(|marks| *marks.entry(name).or_default() += 1);
     }
 
-    pub(crate) fn planted(name: &'static str) -> bool {
+    /// True when the named one-line bug is switched on.
+    pub fn planted(name: &'static str) -> bool {
         PLANTED.get() == Some(name)
     }
 
@@ -32,9 +33,9 @@ mod on {
 }
 
 #[cfg(feature = "probe")]
-pub(crate) use on::{mark, planted};
+pub(crate) use on::mark;
 #[cfg(feature = "probe")]
-pub use on::{plant, take_marks};
+pub use on::{plant, planted, take_marks};
 
 /// Says that something worth reaching was reached.
 #[cfg(not(feature = "probe"))]

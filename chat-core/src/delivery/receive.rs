@@ -365,8 +365,13 @@ impl Delivery {
     }
 
     fn deliver(&mut self, conv: ConvId, user: &UserId, id: MessageId, held: &Held, body: &[u8]) {
+        let by_arrival = planted("delivery-sort-by-arrival");
         let sort = SortKey {
-            hlc: held.hlc,
+            hlc: if by_arrival {
+                self.clock.last()
+            } else {
+                held.hlc
+            },
             device: id.stream.device,
             epoch: id.stream.epoch,
             seq: id.seq.0,

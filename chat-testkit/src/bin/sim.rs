@@ -138,6 +138,7 @@ struct Totals {
     steps: u64,
     simulated: u64,
     exempt: u64,
+    owed: (u64, u64),
     marks: BTreeMap<&'static str, u64>,
     failures: Vec<(u64, String)>,
 }
@@ -148,6 +149,8 @@ impl Totals {
         self.steps += outcome.steps;
         self.simulated += outcome.simulated;
         self.exempt += u64::from(outcome.exempt);
+        self.owed.0 += outcome.owed.0;
+        self.owed.1 += outcome.owed.1;
         for (name, count) in outcome.marks {
             *self.marks.entry(name).or_default() += count;
         }
@@ -161,6 +164,8 @@ impl Totals {
         self.steps += other.steps;
         self.simulated += other.simulated;
         self.exempt += other.exempt;
+        self.owed.0 += other.owed.0;
+        self.owed.1 += other.owed.1;
         for (name, count) in other.marks {
             *self.marks.entry(name).or_default() += count;
         }
@@ -243,8 +248,13 @@ fn report(suite: Suite, options: &Options, totals: &Totals, started: Instant) ->
         println!("never reached: {mark}");
     }
     let seconds = started.elapsed().as_secs_f64();
+    let (owed, missing) = totals.owed;
     println!(
-        "{name}: exempt={} seconds={seconds:.1} seeds_per_second={:.0} hours_per_second={:.1}",
+        "{name}: messages_owed={owed} exempt={missing} ({:.2} %)",
+        100.0 * missing as f64 / owed.max(1) as f64
+    );
+    println!(
+        "{name}: exempt_runs={} seconds={seconds:.1} seeds_per_second={:.0} hours_per_second={:.1}",
         totals.exempt,
         totals.runs as f64 / seconds,
         totals.hours() / seconds,

@@ -72,6 +72,8 @@ struct Message {
     body: String,
     at: u64,
     to: Vec<(UserId, DeviceId)>,
+    /// Those of them that were in a session with the sender too.
+    met: BTreeSet<DeviceId>,
     fate: Fate,
     /// The sender's process.
     life: u64,
@@ -111,6 +113,8 @@ pub struct Delivery {
     removed: BTreeMap<UserId, u64>,
     /// The log indexes at which devices of a user were let in.
     admitted: BTreeMap<UserId, BTreeSet<u64>>,
+    /// Nodes in a session with a user, as far as they were told since their disk went back.
+    open: BTreeSet<(usize, UserId)>,
     /// Pairs with a close, a block or a change of devices: their messages may end in `Gone`.
     parted: BTreeSet<(UserId, UserId)>,
     /// When a session or a request of a pair last ended, for whatever reason.
@@ -118,6 +122,8 @@ pub struct Delivery {
     /// Messages whose end was on its way to the application; a process that dies between the disk
     /// and the telling tells it to nobody.
     ending: BTreeSet<MessageId>,
+    /// See [`Self::exempt`].
+    owed: (u64, u64),
     marks: BTreeMap<&'static str, u64>,
 }
 
@@ -132,9 +138,11 @@ impl Delivery {
             bound: HashMap::new(),
             removed: BTreeMap::new(),
             admitted: BTreeMap::new(),
+            open: BTreeSet::new(),
             parted: BTreeSet::new(),
             closed: BTreeMap::new(),
             ending: BTreeSet::new(),
+            owed: (0, 0),
             marks: BTreeMap::new(),
         }
     }
@@ -169,10 +177,15 @@ impl Delivery {
                 let place = &mut self.places[at.node];
                 place.inbox = place.backup.clone();
                 place.damaged = Some(at.now);
+                self.open.retain(|(node, _)| *node != at.node);
             }
             Seen::DiskLost => {
                 self.places[at.node].inbox = Inbox::default();
                 self.places[at.node].damaged = Some(at.now);
+                self.open.retain(|(node, _)| *node != at.node);
+            }
+            Seen::Event(Event::Session(SessionEvent::Opened { peer, .. })) => {
+                self.open.insert((at.node, peer.clone()));
             }
             Seen::Event(Event::Session(SessionEvent::Closed {
                 peer,
@@ -183,6 +196,7 @@ impl Delivery {
             Seen::Act(act) => return self.act(at, act),
             Seen::Event(Event::Delivery(event)) => return self.told(at, event),
             Seen::Queued(Event::Session(SessionEvent::Closed { peer, .. })) => {
+                self.open.remove(&(at.node, peer.clone()));
                 self.closed.insert((at.user.clone(), peer.clone()), at.now);
                 self.closed.insert((peer.clone(), at.user.clone()), at.now);
             }
@@ -293,12 +307,18 @@ impl Delivery {
                         return Err(Violation::new("ID6", text));
                     }
                 }
+                let meets = |(_, device): &&(UserId, DeviceId)| {
+                    let node = self.devices.get(device).copied();
+                    node.is_some_and(|node| self.open.contains(&(node, at.user.clone())))
+                };
+                let met = to.iter().filter(meets).map(|(_, device)| *device).collect();
                 let message = Message {
                     node: at.node,
                     conv: *conv,
                     body: body.clone(),
                     at: at.now,
                     to: to.clone(),
+                    met,
                     fate: Fate::Issued,
                     life: self.places[at.node].life,
                 };
@@ -478,8 +498,24 @@ impl Delivery {
     ///
     /// # Errors
     /// The first message that is missing.
-    pub fn settled(&self, nodes: &[View<'_>]) -> Result<Settled, Violation> {
-        let mut exempt = false;
+    pub fn settled(&mut self, nodes: &[View<'_>]) -> Result<Settled, Violation> {
+        let (owed, exempt) = self.owed(nodes)?;
+        self.owed = (owed, exempt);
+        Ok(if exempt > 0 {
+            Settled::Exempt
+        } else {
+            Settled::Yes
+        })
+    }
+
+    /// How many messages were owed to somebody, and how many of those are missing for a legal
+    /// reason; after [`Self::settled`].
+    pub fn exempt(&self) -> (u64, u64) {
+        self.owed
+    }
+
+    fn owed(&self, nodes: &[View<'_>]) -> Result<(u64, u64), Violation> {
+        let (mut owed, mut exempt) = (0, 0);
         for (id, message) in &self.messages {
             match message.fate {
                 Fate::Issued | Fate::TakenBack | Fate::Cancelled | Fate::Gone => continue,
@@ -489,15 +525,18 @@ impl Delivery {
                 let Some(receiver) = self.devices.get(device).copied() else {
                     continue;
                 };
+                owed += 1;
+                let inbox = &self.places[receiver].inbox;
+                if inbox.seen.contains_key(id) {
+                    continue;
+                }
                 if nodes[receiver].at.device != *device
                     || self.ended_before_parting(id, message, user, nodes)
                     || self.is_exempt(message, receiver, nodes)
+                    || self.waits_behind_the_lost(id, &nodes[receiver])
+                    || self.hides_behind_the_lost(id, message, nodes)
                 {
-                    exempt = true;
-                    continue;
-                }
-                let inbox = &self.places[receiver].inbox;
-                if inbox.seen.contains_key(id) {
+                    exempt += 1;
                     continue;
                 }
                 let covered = self.covered(&nodes[receiver], id);
@@ -523,11 +562,7 @@ impl Delivery {
                 return Err(Violation::new(rule, text));
             }
         }
-        Ok(if exempt {
-            Settled::Exempt
-        } else {
-            Settled::Yes
-        })
+        Ok((owed, exempt))
     }
 
     /// A gap names the message; or, since a gap at the end of a process life only counts what was
@@ -552,8 +587,13 @@ impl Delivery {
         let device = self.places[receiver].device;
         let missing = self.messages.iter().filter(|(other, message)| {
             let meant = message.to.iter().any(|(_, to)| Some(*to) == device);
+            // A sender whose disk went back does not count what it forgot.
+            let forgotten = self.places[message.node]
+                .damaged
+                .is_some_and(|at| at >= message.at);
             same(other)
                 && meant
+                && !forgotten
                 && !matches!(
                     message.fate,
                     Fate::Issued | Fate::TakenBack | Fate::Cancelled
@@ -561,6 +601,29 @@ impl Delivery {
                 && !inbox.seen.contains_key(*other)
         });
         missing.count() as u64 <= counted
+    }
+
+    /// Durable at a receiver whose disk went back: it waits behind what was acknowledged before,
+    /// until its sender speaks again.
+    fn waits_behind_the_lost(&self, id: &MessageId, view: &View<'_>) -> bool {
+        let stream = &id.stream;
+        let key = [
+            &stream.conv.0[..],
+            &stream.device.0[..],
+            &stream.epoch.0.to_be_bytes()[..],
+            &id.seq.0.to_be_bytes()[..],
+        ];
+        self.places[view.at.node].damaged.is_some()
+            && view
+                .rows
+                .contains_key(&(Table::Streams, key.concat().into()))
+    }
+
+    /// A sender whose disk went back counts less than it sent: what expired at the end of an epoch
+    /// makes no gap where the receiver has more than the sender remembers.
+    fn hides_behind_the_lost(&self, id: &MessageId, message: &Message, nodes: &[View<'_>]) -> bool {
+        let ended = message.fate == Fate::Expired || failed_on_timeline(&nodes[message.node], id);
+        self.places[message.node].damaged.is_some() && ended
     }
 
     /// It failed and then the two parted: a later session of theirs owes it no gap.
@@ -583,10 +646,13 @@ impl Delivery {
         if from.killed || to.killed {
             return true;
         }
-        // A lost session or a lost membership takes later messages with it.
-        if from.damaged.is_some() || to.damaged.is_some() {
+        // What came or went before a disk went back.
+        let before = |place: &Place| place.damaged.is_some_and(|at| at >= message.at);
+        if before(from) || before(to) {
             return true;
         }
+        // A lost session or a lost membership takes later messages with it.
+        let damaged = from.damaged.is_some() || to.damaged.is_some();
         let (sender, reader) = (&nodes[message.node], &nodes[receiver]);
         let (Some(a), Some(b)) = (sender.endpoint, reader.endpoint) else {
             return false;
@@ -594,11 +660,20 @@ impl Delivery {
         let (me, you) = (sender.at.user, reader.at.user);
         if ConvId::between(me, you) == message.conv {
             // Of two people with many devices others may have met again.
+            let channel = |state| match state {
+                SessionState::Active { channel, .. } => Some(channel),
+                _ => None,
+            };
+            // Who went back may be in an earlier session of the two than the other.
+            let apart = channel(a.session(you)) != channel(b.session(me));
+            if damaged && (apart || !message.met.contains(&reader.at.device)) {
+                return true;
+            }
             let open = |state, with| match state {
                 SessionState::Active { devices, .. } => devices.contains(&with),
                 _ => false,
             };
-            return self.parted.contains(&(me.clone(), you.clone()))
+            return (damaged || self.parted.contains(&(me.clone(), you.clone())))
                 && !(open(a.session(you), reader.at.device)
                     && open(b.session(me), sender.at.device));
         }
@@ -618,7 +693,12 @@ impl Delivery {
                     .filter(led)
                     .any(|view| self.places[view.at.node].damaged.is_some())
             });
-        rewritten || out(me) || out(you) || !stays(a.group(group)) || !stays(b.group(group))
+        rewritten
+            || damaged
+            || out(me)
+            || out(you)
+            || !stays(a.group(group))
+            || !stays(b.group(group))
     }
 }
 

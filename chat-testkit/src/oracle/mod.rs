@@ -5,19 +5,23 @@ mod always;
 mod chain;
 mod delivery;
 mod groups;
+mod lobby;
+mod order;
 mod presence;
 mod sessions;
 #[cfg(test)]
 mod tests;
 
 use chat_core::channel::Channel;
-use chat_core::id::{ConvId, DeviceId, GroupId, InviteId, MessageId, UserId};
+use chat_core::id::{ConvId, DeviceId, GroupId, InviteId, LobbyName, MessageId, UserId};
 use chat_core::time::Timestamp;
 use chat_core::{Endpoint, Event, Transmit};
 
 pub use always::Always;
 pub use delivery::Delivery;
 pub use groups::Groups;
+pub use lobby::Lobby;
+pub use order::Order;
 pub use presence::Presence;
 pub use sessions::Sessions;
 
@@ -108,6 +112,10 @@ pub enum Act {
     Created {
         group: GroupId,
     },
+    Renamed {
+        group: GroupId,
+        name: String,
+    },
     Join {
         group: GroupId,
     },
@@ -185,11 +193,13 @@ pub struct Oracles {
     sessions: Sessions,
     presence: Presence,
     groups: Groups,
+    order: Order,
+    lobby: Lobby,
 }
 
 impl Oracles {
     /// For a run of `swarm`.
-    pub fn new(swarm: &Swarm, ledger: std::sync::Arc<Ledger>) -> Self {
+    pub fn new(swarm: &Swarm, lobby: LobbyName, ledger: std::sync::Arc<Ledger>) -> Self {
         let config = swarm.config();
         Self {
             suite: swarm.suite,
@@ -198,6 +208,8 @@ impl Oracles {
             sessions: Sessions::default(),
             presence: Presence::new(&config.presence, ledger.clone()),
             groups: Groups::new(ledger),
+            order: Order::default(),
+            lobby: Lobby::new(lobby),
         }
     }
 
@@ -208,9 +220,13 @@ impl Oracles {
     pub fn see(&mut self, at: At<'_>, seen: Seen<'_>) -> Verdict {
         // The families whose frames are decoded a second time are judged where they matter.
         self.sessions.see(at, seen)?;
+        self.order.see(at, seen)?;
         match self.suite {
             Suite::Delivery | Suite::Sessions => self.delivery.see(at, seen),
-            Suite::Presence => self.presence.see(at, seen),
+            Suite::Presence => {
+                self.lobby.see(at, seen)?;
+                self.presence.see(at, seen)
+            }
             Suite::Groups => {
                 self.delivery.see(at, seen)?;
                 self.groups.see(at, seen)
@@ -224,6 +240,7 @@ impl Oracles {
     /// The first invariant that does not hold.
     pub fn probe(&mut self, nodes: &[View<'_>]) -> Verdict {
         self.always.probe(nodes)?;
+        self.order.probe(nodes)?;
         match self.suite {
             Suite::Delivery | Suite::Sessions => Ok(()),
             Suite::Presence => self.presence.probe(nodes),
@@ -236,18 +253,30 @@ impl Oracles {
     /// # Errors
     /// What is still missing.
     pub fn settled(&mut self, nodes: &[View<'_>]) -> Result<Settled, Violation> {
-        match self.suite {
-            Suite::Delivery => self.delivery.settled(nodes),
+        let settled = match self.suite {
+            Suite::Delivery => self.delivery.settled(nodes)?,
             Suite::Sessions => {
                 self.sessions.settled(nodes)?;
-                self.delivery.settled(nodes)
+                self.delivery.settled(nodes)?
             }
-            Suite::Presence => self.presence.settled(nodes),
+            Suite::Presence => {
+                self.lobby.settled(nodes)?;
+                self.presence.settled(nodes)?
+            }
             Suite::Groups => {
                 let groups = self.groups.settled(nodes)?;
-                self.delivery.settled(nodes).map(|_| groups)
+                self.delivery.settled(nodes)?;
+                groups
             }
-        }
+        };
+        self.order.settled(nodes)?;
+        Ok(settled)
+    }
+
+    /// How many messages were owed to somebody at the end, and how many of those are missing for a
+    /// legal reason.
+    pub fn exempt(&self) -> (u64, u64) {
+        self.delivery.exempt()
     }
 
     /// Own marks: what a run must have reached to prove anything.
@@ -256,6 +285,9 @@ impl Oracles {
         marks.extend(self.sessions.marks());
         marks.extend(self.presence.marks());
         marks.extend(self.groups.marks());
+        marks.extend(self.order.marks());
+        marks.extend(self.lobby.marks());
+        marks.retain(|(_, count)| *count > 0);
         marks
     }
 }

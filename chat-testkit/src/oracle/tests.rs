@@ -18,7 +18,7 @@ use chat_core::wire::{self, BoundedStr};
 use chat_core::{Transmit, TransmitId};
 
 use super::delivery::Got;
-use super::{Act, Always, At, Delivery, Presence, Seen, Sessions, Verdict};
+use super::{Act, Always, At, Delivery, Order, Presence, Seen, Sessions, Verdict};
 use crate::sim::{FakeSigner, Ledger};
 
 struct Bench {
@@ -480,4 +480,46 @@ fn ig1_two_entries_in_one_place_bite() {
     torn[0] ^= 1;
     log.add(&torn).unwrap();
     assert_eq!(log.len(), 1);
+}
+
+#[test]
+fn id8_a_message_with_two_places_or_an_order_of_ones_own_bites() {
+    let bench = Bench::new();
+    let sort = |hlc: u64| SortKey {
+        hlc: Hlc(hlc),
+        device: bench.id(1).stream.device,
+        epoch: Epoch(1),
+        seq: 1,
+    };
+    let mut order = Order::default();
+    order.place(bench.at(0, 1), bench.id(1), sort(5)).unwrap();
+    order.place(bench.at(1, 1), bench.id(1), sort(5)).unwrap();
+    let moved = order.place(bench.at(1, 1), bench.id(1), sort(6));
+    assert_eq!(rule(moved), "ID8");
+    let shared = order.place(bench.at(1, 1), bench.id(2), sort(5));
+    assert_eq!(rule(shared), "ID8");
+    let (a, b, c) = (bench.id(1), bench.id(2), bench.id(3));
+    order.compare((0, &[a, b, c]), (1, &[a, c])).unwrap();
+    assert_eq!(rule(order.compare((0, &[a, b, c]), (1, &[c, a]))), "ID8");
+}
+
+#[test]
+fn id5_too_much_of_one_sender_bites() {
+    let mut order = Order::default();
+    let key = |epoch: u64, seq: u64| {
+        let mut key = vec![7; 64];
+        key.extend(epoch.to_be_bytes());
+        key.extend(seq.to_be_bytes());
+        Bytes::from(key)
+    };
+    let body = Bytes::from_static(b"held");
+    let held: Vec<_> = (1..=65).map(|seq| key(1, seq)).collect();
+    let rows = |keys: &[Bytes]| keys.iter().map(|key| (key.clone(), body.clone())).collect();
+    let mut check =
+        |rows: Vec<(Bytes, Bytes)>| order.bounded(0, rows.iter().map(|(key, value)| (key, value)));
+    check(rows(&held[..64])).unwrap();
+    assert_eq!(rule(check(rows(&held))), "ID5");
+    assert_eq!(rule(check(rows(&[key(1, 1), key(2, 1)]))), "ID5");
+    let fat = (Bytes::from(vec![7; 64]), Bytes::from(vec![0; 5_000]));
+    assert_eq!(rule(check(vec![fat])), "ID5");
 }

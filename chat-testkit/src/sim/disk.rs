@@ -1,11 +1,13 @@
 //! One node's disk: synced rows and the batches that wait for an fsync. A batch is one
-//! transaction. A crash keeps what is synced plus a random prefix of what was pending.
+//! transaction. A crash keeps what is synced plus a random prefix of what was pending; of the next
+//! batch a part may have been written, which the store finds torn and drops when it opens.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use chat_core::PersistId;
 use chat_core::effect::{Row, RowOp, Table};
+use chat_core::probe::planted;
 
 /// Rows by table and key.
 pub(crate) type Rows = BTreeMap<(Table, Bytes), Bytes>;
@@ -15,6 +17,8 @@ pub(crate) type Rows = BTreeMap<(Table, Bytes), Bytes>;
 pub(crate) struct Disk {
     synced: Rows,
     pending: VecDeque<(PersistId, Vec<RowOp>)>,
+    /// The part of a batch that was written when the process died.
+    torn: Vec<RowOp>,
 }
 
 impl Disk {
@@ -34,12 +38,39 @@ impl Disk {
         done
     }
 
-    /// The process died: the first `keep` pending batches made it, the rest is gone.
-    pub(crate) fn crash(&mut self, keep: usize) {
-        for (_, rows) in self.pending.drain(..).take(keep) {
+    /// The process died: the first `keep` pending batches made it, and `torn` rows of the next.
+    pub(crate) fn crash(&mut self, keep: usize, torn: usize) {
+        let mut pending = core::mem::take(&mut self.pending).into_iter();
+        for (_, rows) in pending.by_ref().take(keep) {
             apply(&mut self.synced, rows);
         }
-        self.pending.clear();
+        self.torn = pending.next().map_or(Vec::new(), |(_, rows)| rows);
+        // A batch that was written whole is not torn.
+        self.torn
+            .truncate(torn.min(self.torn.len().saturating_sub(1)));
+    }
+
+    /// The store opens: true when it found a torn batch, and dropped it.
+    pub(crate) fn recover(&mut self) -> bool {
+        let torn = core::mem::take(&mut self.torn);
+        let found = !torn.is_empty();
+        if planted("disk-keeps-torn-batches") {
+            apply(&mut self.synced, torn);
+        }
+        found
+    }
+
+    /// What an endpoint would get from a store that does not see that one byte is wrong; `None`
+    /// when there is nothing to damage.
+    pub(crate) fn load_damaged(&self, pick: u64) -> Option<Vec<Row>> {
+        let mut rows: Vec<Row> = self.load().collect();
+        let count = rows.len().max(1);
+        let row = rows.get_mut((pick >> 8) as usize % count)?;
+        let mut value = row.value.to_vec();
+        let len = value.len().max(1);
+        *value.get_mut((pick >> 32) as usize % len)? ^= 1 << (pick & 7);
+        row.value = value.into();
+        Some(rows)
     }
 
     /// How many batches wait.
@@ -55,6 +86,7 @@ impl Disk {
     /// Replaces everything: a restored backup, or an empty disk.
     pub(crate) fn replace(&mut self, rows: Rows) {
         self.pending.clear();
+        self.torn.clear();
         self.synced = rows;
     }
 
@@ -103,9 +135,31 @@ mod tests {
         disk.write(PersistId(2), put(b"b"));
         disk.write(PersistId(3), put(b"c"));
         assert_eq!(disk.sync(PersistId(1)), [PersistId(1)]);
-        disk.crash(1);
+        disk.crash(1, 0);
+        assert!(!disk.recover());
         let keys: Vec<_> = disk.load().map(|row| row.key).collect();
         assert_eq!(keys, ["a", "b"]);
         assert_eq!(disk.pending(), 0);
+    }
+
+    #[test]
+    fn a_torn_batch_is_found_and_dropped_and_a_flipped_bit_is_in_one_value() {
+        let mut disk = Disk::default();
+        let value = |key: &'static [u8]| RowOp::Put {
+            table: Table::Outbox,
+            key: Bytes::from_static(key),
+            value: Bytes::from_static(b"value"),
+        };
+        disk.write(PersistId(1), vec![value(b"a"), value(b"b")]);
+        disk.crash(0, 9);
+        assert!(disk.recover());
+        assert!(!disk.recover());
+        assert_eq!(disk.load().count(), 0);
+        assert!(disk.load_damaged(7).is_none());
+        disk.write(PersistId(2), vec![value(b"a"), value(b"b")]);
+        disk.sync(PersistId(2));
+        let damaged = disk.load_damaged(1 << 32 | 1 << 8 | 3).unwrap();
+        let values: Vec<_> = damaged.iter().map(|row| row.value.clone()).collect();
+        assert_eq!(values, ["value", "vilue"]);
     }
 }

@@ -1,10 +1,14 @@
 //! Running an endpoint: its start, its inputs, its outputs in order, its death at any boundary
 //! between two effects.
 
+use std::sync::Arc;
+
+use chat_core::effect::Row;
 use chat_core::link::LinkEvent;
 use chat_core::{Endpoint, Identity, Output, PersistId};
 
 use super::broker::Frame;
+use super::crypto::FakeSigner;
 use super::event::{Happening, Input, ToBroker};
 use super::rng::endpoint_seed;
 use super::world::{MS, World};
@@ -20,6 +24,9 @@ impl World {
     pub(super) fn start(&mut self, n: usize) {
         if self.nodes[n].killed {
             return;
+        }
+        if self.nodes[n].disk.recover() {
+            self.mark("sim-torn-batch");
         }
         let (signer, verifier) = self.keys(n);
         let local = self.disk.range(1, 1_000_000_000);
@@ -54,8 +61,34 @@ impl World {
             format!("n{n} starts, life {life}, wall {}", wall.0)
         });
         self.see(n, Seen::Started);
+        if self.faulty && self.disk.chance(self.swarm.failed_starts) {
+            self.nodes[n].fail_fsync = Some(self.disk.range(100, 5_000));
+        }
         self.pump(n);
-        self.boot_app(n);
+        if self.nodes[n].life == life {
+            self.boot_app(n);
+        }
+    }
+
+    /// True when an endpoint of `n` opens on `rows`. It is asked, and dropped: it signs nothing.
+    pub(super) fn opens_on(&self, n: usize, rows: Vec<Row>) -> bool {
+        let node = &self.nodes[n];
+        let (_, verifier) = self.keys(n);
+        let identity = Identity {
+            user: node.user.clone(),
+            signer: Arc::new(FakeSigner::new(node.device_number, Arc::default())),
+            verifier,
+            sealer: Box::new(chat_core::sealer::Plain),
+        };
+        let (wall, mono) = (node.clock.wall(self.now), node.clock.mono(self.now));
+        let seed = endpoint_seed(self.seed, "damaged");
+        let opened = Endpoint::open(identity, self.config.clone(), seed, rows, wall, mono);
+        let Ok(mut endpoint) = opened else {
+            return false;
+        };
+        while endpoint.poll_output().is_some() {}
+        endpoint.handle_timeout(mono);
+        true
     }
 
     /// The process dies now; `keep` decides how many pending batches made it to the disk.
@@ -65,14 +98,16 @@ impl World {
         }
         let pending = self.nodes[n].disk.pending();
         let keep = self.disk.index(pending + 1);
+        let mut torn = 0;
         if pending > 0 {
             self.mark("sim-crash-with-pending-batches");
+            torn = self.disk.index(8);
         }
         self.note(&[2, n as u64, keep as u64], || {
             format!("n{n} CRASHES, {keep} of {pending} pending batches survive")
         });
         let node = &mut self.nodes[n];
-        node.disk.crash(keep);
+        node.disk.crash(keep, torn);
         let (conn, client) = (node.conn.take(), node.device_number);
         node.clear_process();
         let life = node.life;
@@ -300,7 +335,19 @@ impl World {
             }
             *left -= 1;
         }
+        if self.faulty && self.disk.in_ten_thousand(self.swarm.effect_crashes) {
+            let down = self.disk.range(1, 4_000);
+            self.mark("sim-crash-at-an-effect");
+            self.crash(n, down);
+            return;
+        }
         match output {
+            Output::Persist { .. } if self.now < self.nodes[n].full_until => {
+                // A write that fails is like an fsync that fails: stop, and try again later.
+                self.mark("sim-full-disk");
+                let down = self.disk.range(100, 3_000);
+                self.crash(n, down);
+            }
             Output::Persist { id, rows } => {
                 self.note(&[6, n as u64, id.0, rows.len() as u64], || {
                     format!("n{n} persist #{} ({} rows)", id.0, rows.len())

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use chat_core::Transmit;
 use chat_core::channel::{Channel, Class};
+use chat_core::id::{GroupId, UserId};
 use chat_core::link::DownReason;
 use chat_core::session::SessionState;
 use chat_core::wire::{self, BoundedStr};
@@ -12,6 +13,7 @@ use chat_core::wire::{self, BoundedStr};
 use super::broker::{Frame, Target};
 use super::crypto::FakeSigner;
 use super::event::{Happening, Input, ToBroker};
+use super::swarm::Suite;
 use super::world::{MS, World};
 use crate::oracle::Seen;
 
@@ -317,7 +319,12 @@ impl World {
             return;
         }
         if pick % 4 == 3 {
-            return self.impersonate(n, pick);
+            return match self.group {
+                Some(group) if self.swarm.suite == Suite::Presence => {
+                    self.forge_card(n, group, pick)
+                }
+                _ => self.impersonate(n, pick),
+            };
         }
         let frame = self.recent[(pick >> 16) as usize % self.recent.len()].clone();
         let mut forged = Frame::clone(&frame);
@@ -341,6 +348,38 @@ impl World {
         }
         // Only what the endpoint could have got: a channel that it listens to.
         self.push_input(self.now, n, Input::Forged(Rc::new(forged)));
+    }
+
+    /// A stranger shows a group in the lobby that is not its own.
+    fn forge_card(&mut self, n: usize, group: GroupId, pick: u64) {
+        if !self.nodes[n].up {
+            return;
+        }
+        self.mark("sim-forged-card");
+        let body = wire::presence::GroupCard {
+            group: group.0,
+            name: BoundedStr::truncated("mine now"),
+            leader: BoundedStr::truncated(self.nodes[0].user.as_str()),
+            members: 1,
+            index: 1 + pick % 64,
+            withdrawn: pick & 64 != 0,
+        };
+        let channel = Channel::Lobby(self.lobby.clone());
+        let signer = FakeSigner::new(u64::MAX - pick % 1_000, self.ledger.clone());
+        let stranger = UserId::new("stranger").expect("a plain name");
+        let Ok(bytes) = wire::encode(&body.into(), &stranger, &channel, &signer) else {
+            return;
+        };
+        let frame = Frame {
+            channel,
+            bytes,
+            durable: false,
+            retain: false,
+            expires: u64::MAX,
+            from: n,
+            dedup: None,
+        };
+        self.push_input(self.now, n, Input::Forged(Rc::new(frame)));
     }
 
     /// Somebody signs with a key of its own in the name of a user whom `n` knows.

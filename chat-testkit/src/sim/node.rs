@@ -53,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) slow_fsync: u64,
     /// See `slow_fsync`.
     pub(crate) slow_until: u64,
+    /// Writes are refused until then.
+    pub(crate) full_until: u64,
     /// The next fsync fails; start again after this many ms.
     pub(crate) fail_fsync: Option<u64>,
     /// Crash after so many effects, start again after so many ms.
@@ -116,6 +118,7 @@ impl Node {
             syncing: false,
             slow_fsync: 0,
             slow_until: 0,
+            full_until: 0,
             fail_fsync: None,
             crash_in: None,
             wake_at: u64::MAX,

@@ -53,21 +53,14 @@ impl World {
                     self.see(node, Seen::BackedUp);
                 }
             }
-            Op::Rollback { node, down } => {
-                if let Some(rows) = self.nodes[node].backup.clone()
-                    && !self.nodes[node].killed
-                {
-                    self.crash(node, down);
-                    self.nodes[node].disk.replace(rows);
-                    self.mark("sim-rollback");
-                    self.see(node, Seen::RolledBack);
-                }
-            }
+            Op::Rollback { node, down } => drop(self.roll_back(node, down)),
             Op::LoseDisk { node, down } => self.lose_disk(node, down),
             Op::SlowDisk { node, fsync, ms } => {
                 self.nodes[node].slow_fsync = fsync * MS;
                 self.nodes[node].slow_until = now + ms * MS;
             }
+            Op::FullDisk { node, ms } => self.nodes[node].full_until = now + ms * MS,
+            Op::FlipBit { node, pick } => self.flip_bit(node, pick),
             Op::FailFsync { node, down } => self.nodes[node].fail_fsync = Some(down),
             Op::StepWall { node, by } => {
                 self.nodes[node].clock.step(by);
@@ -103,6 +96,42 @@ impl World {
         }
     }
 
+    /// False when there is no backup.
+    fn roll_back(&mut self, n: usize, down: u64) -> bool {
+        let Some(rows) = self.nodes[n]
+            .backup
+            .clone()
+            .filter(|_| !self.nodes[n].killed)
+        else {
+            return false;
+        };
+        self.crash(n, down);
+        self.nodes[n].disk.replace(rows);
+        self.mark("sim-rollback");
+        self.see(n, Seen::RolledBack);
+        true
+    }
+
+    /// A store that checks what it reads refuses a damaged row; one that does not must still not
+    /// bring the endpoint down.
+    fn flip_bit(&mut self, n: usize, pick: u64) {
+        if self.nodes[n].killed {
+            return;
+        }
+        if let Some(rows) = self.nodes[n].disk.load_damaged(pick) {
+            let refused = !self.opens_on(n, rows);
+            self.mark(if refused {
+                "sim-damage-refused"
+            } else {
+                "sim-damage-unseen"
+            });
+        }
+        let down = 500 + pick % 2_000;
+        if self.swarm.rollbacks == 0 || !self.roll_back(n, down) {
+            self.lose_disk(n, down);
+        }
+    }
+
     fn lose_disk(&mut self, n: usize, down: u64) {
         if self.nodes[n].killed {
             return;
@@ -133,7 +162,7 @@ impl World {
             let now = self.now;
             let node = &mut self.nodes[n];
             (node.cut_up, node.cut_down, node.clogged, node.slow_until) = (0, 0, now, 0);
-            (node.crash_in, node.fail_fsync) = (None, None);
+            (node.crash_in, node.fail_fsync, node.full_until) = (None, None, 0);
             node.wanted = true;
             if node.paused_until > now {
                 node.paused_until = now;
@@ -399,8 +428,15 @@ impl World {
                 self.command(node, |e, now| e.hand_over(group, &user, now), |_, _| {});
             }
             Op::Rename { node } => {
+                self.next_text += 1;
                 let name = GroupName::new(&format!("ops{}", self.next_text)).expect("a plain name");
-                self.command(node, |e, now| e.rename_group(group, &name, now), |_, _| {});
+                let act = Act::Renamed {
+                    group,
+                    name: name.as_str().to_owned(),
+                };
+                self.group_act(node, act, |e, now| {
+                    e.rename_group(group, &name, now).is_ok()
+                });
             }
             _ => {}
         }

@@ -38,7 +38,7 @@ const fn bug(name: &'static str, suite: Suite, budget: u64) -> Bug {
 /// tests only: `delivery-window-ignored` needs more messages in flight than a run sends,
 /// `session-forget-cancel` a cancel that overtakes its request,
 /// `group-entry-by-anyone`, `group-former-writes-on` and `group-head-decreases` a member that
-/// signs what it should not; the lobby's, a lobby with groups.
+/// signs what it should not.
 pub const BUGS: &[Bug] = &[
     bug("delivery-ack-before-persist", Suite::Delivery, 1_500),
     bug("delivery-ack-max", Suite::Delivery, 1_500),
@@ -52,6 +52,8 @@ pub const BUGS: &[Bug] = &[
     bug("delivery-publish-before-persist", Suite::Delivery, 1_500),
     bug("delivery-silent-gap", Suite::Delivery, 1_500),
     bug("delivery-silent-tail", Suite::Delivery, 1_500),
+    bug("disk-keeps-torn-batches", Suite::Delivery, 1_500),
+    bug("delivery-sort-by-arrival", Suite::Delivery, 1_500),
     bug("endpoint-epoch-not-bumped", Suite::Delivery, 1_500),
     bug("endpoint-ungated-frames", Suite::Delivery, 1_500),
     bug("link-connected-early", Suite::Delivery, 1_500),
@@ -66,6 +68,9 @@ pub const BUGS: &[Bug] = &[
     bug("session-never-affirms", Suite::Sessions, 1_500),
     bug("session-send-before-persist", Suite::Sessions, 1_500),
     bug("session-silent-reject-tells", Suite::Sessions, 1_500),
+    bug("endpoint-will-before-epoch", Suite::Presence, 5_000),
+    bug("lobby-card-from-anybody", Suite::Presence, 1_500),
+    bug("lobby-old-card-wins", Suite::Presence, 1_500),
     bug("presence-merge-by-arrival", Suite::Presence, 1_500),
     bug("presence-offline-when-cut", Suite::Presence, 1_500),
     bug("presence-trust-last-value", Suite::Presence, 1_500),

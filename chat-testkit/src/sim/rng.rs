@@ -43,6 +43,11 @@ impl Draw {
         per_mille > 0 && self.below(1_000) < u64::from(per_mille)
     }
 
+    /// True in `rate` of 10,000 cases.
+    pub fn in_ten_thousand(&mut self, rate: u32) -> bool {
+        rate > 0 && self.below(10_000) < u64::from(rate)
+    }
+
     /// One of `items`, which must not be empty.
     pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.index(items.len())]

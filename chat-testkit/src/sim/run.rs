@@ -22,6 +22,8 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// It could not converge, for a legal reason.
     pub exempt: bool,
+    /// Messages owed to somebody at the end, and those of them that are missing for a legal reason.
+    pub owed: (u64, u64),
     /// Events handled.
     pub steps: u64,
     /// Simulated time, µs.
@@ -53,6 +55,7 @@ pub fn run_script(swarm: Swarm, seed: u64, script: Script, traced: bool) -> Outc
     Outcome {
         seed,
         exempt: world.settled == Some(Settled::Exempt),
+        owed: world.oracles.exempt(),
         steps: world.steps,
         simulated: world.now,
         digest: world.digest,
@@ -70,6 +73,12 @@ pub const REQUIRED_MARKS: &[(Suite, &[&str])] = &[
             "sim-crash-with-pending-batches",
             "sim-failed-fsync",
             "sim-rollback",
+            "sim-torn-batch",
+            "sim-full-disk",
+            "sim-crash-at-an-effect",
+            "sim-damage-refused",
+            "oracle-held-row",
+            "oracle-order-compared",
             "sim-lost-disk",
             "sim-lost-up",
             "sim-lost-down",
@@ -109,6 +118,10 @@ pub const REQUIRED_MARKS: &[(Suite, &[&str])] = &[
             "oracle-told-left",
             "oracle-told-present",
             "oracle-late-will-ignored",
+            "oracle-listed",
+            "oracle-unlisted",
+            "sim-forged-card",
+            "sim-full-disk",
         ],
     ),
     (

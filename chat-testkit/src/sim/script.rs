@@ -28,6 +28,11 @@ pub enum Op {
     SlowDisk { node: usize, fsync: u64, ms: u64 },
     /// The next fsync fails: the process stops and starts again after `down`.
     FailFsync { node: usize, down: u64 },
+    /// The disk takes no more writes: the process stops, and again at every start, until then.
+    FullDisk { node: usize, ms: u64 },
+    /// A bit of a stored row flips: the store refuses to open, and what there is of a backup takes
+    /// its place.
+    FlipBit { node: usize, pick: u64 },
     /// The wall clock steps.
     StepWall { node: usize, by: i64 },
     /// Frames from (`up`) or to (`down`) the node are lost.
@@ -116,6 +121,9 @@ fn setup(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
             script.push((draw.range(700, 4_000), Op::Join { node }));
         }
     }
+    if swarm.suite == Suite::Presence && swarm.feature(2) {
+        script.push((draw.range(600, 20_000), Op::CreateGroup { node: 0 }));
+    }
     if swarm.suite == Suite::Delivery {
         for node in 1..nodes {
             script.push((draw.range(600, 900), Op::Request { node, user: 0 }));
@@ -134,7 +142,7 @@ fn faults(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
             let node = draw.index(nodes);
             let op = make(draw, node);
             script.push((at, op));
-            if let Op::Rollback { node, .. } = op {
+            if let Op::Rollback { node, .. } | Op::FlipBit { node, .. } = op {
                 script.push((draw.range(500, at), Op::Backup { node }));
             }
         }
@@ -166,7 +174,6 @@ fn faults(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
                 down: draw.range(100, 5_000),
             }
         } else {
-            // A full disk is one whose fsync takes as long as it is full.
             let ms = draw.range(500, 8_000 * unit);
             Op::SlowDisk {
                 node,
@@ -209,6 +216,14 @@ fn faults(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
         ms: draw.range(1_000, 20_000 * unit),
     });
     each(swarm.forgeries, draw, &mut |draw, node| Op::Forge {
+        node,
+        pick: draw.draw(),
+    });
+    each(swarm.full_disks, draw, &mut |draw, node| Op::FullDisk {
+        node,
+        ms: draw.range(100, 8_000 * unit),
+    });
+    each(swarm.flipped_bits, draw, &mut |draw, node| Op::FlipBit {
         node,
         pick: draw.draw(),
     });
@@ -280,10 +295,11 @@ fn presence(draw: &mut Draw, node: usize) -> Op {
             node,
             status: draw.below(4) as u8,
         },
-        40..70 => Op::Disconnect {
+        40..65 => Op::Disconnect {
             node,
             away: draw.range(100, 60_000),
         },
+        65..80 => Op::Rename { node },
         _ => Op::Drop { node },
     }
 }

@@ -74,6 +74,14 @@ pub struct Swarm {
     pub lost_disks: u32,
     /// Slow, full or failing disks.
     pub bad_disks: u32,
+    /// Disks that are full for a while.
+    pub full_disks: u32,
+    /// Stored rows in which a bit flips.
+    pub flipped_bits: u32,
+    /// Of ten thousand effects, how often a process dies before one, beside the crashes above.
+    pub effect_crashes: u32,
+    /// Per mille of starts whose first fsync fails.
+    pub failed_starts: u32,
     /// Steps of a wall clock.
     pub wall_steps: u32,
     /// One-way or two-way cuts.
@@ -165,7 +173,7 @@ impl Swarm {
             Suite::Presence => draw.pick(&[6, 20]),
             Suite::Groups => draw.pick(&[6, 15, 30]),
         };
-        Self {
+        let swarm = Self {
             suite,
             users,
             brokers,
@@ -183,6 +191,10 @@ impl Swarm {
             rollbacks,
             lost_disks,
             bad_disks,
+            full_disks: 0,
+            flipped_bits: 0,
+            effect_crashes: 0,
+            failed_starts: 0,
             wall_steps,
             cuts,
             clogs,
@@ -202,6 +214,41 @@ impl Swarm {
             small_outbox: draw.chance(200),
             work,
             features: draw.draw() as u32,
+        };
+        swarm.with_deaths(&mut draw)
+    }
+
+    /// More ways to die, drawn last so that what was drawn before stays as it is.
+    fn with_deaths(self, draw: &mut Draw) -> Self {
+        let mut some = |choices: &[u32]| {
+            if draw.chance(500) {
+                draw.pick(choices)
+            } else {
+                0
+            }
+        };
+        let full_disks = some(&[1, 2]);
+        let effect_crashes = some(&[5, 50, 500]);
+        let flipped_bits = some(&[1]);
+        let failed_starts = some(&[100, 400]);
+        // A wall clock set back hides an epoch that was never stored.
+        let steps = some(&[2, 4]);
+        if self.suite == Suite::Groups {
+            return self;
+        }
+        // What replaces a damaged disk is a backup or nothing.
+        let replaced = self.rollbacks > 0 || self.lost_disks > 0;
+        Self {
+            full_disks,
+            effect_crashes,
+            flipped_bits: if replaced { flipped_bits } else { 0 },
+            failed_starts,
+            wall_steps: if self.suite == Suite::Presence {
+                steps.max(self.wall_steps)
+            } else {
+                self.wall_steps
+            },
+            ..self
         }
     }
 

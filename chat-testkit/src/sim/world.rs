@@ -105,6 +105,7 @@ impl World {
                 swarm.dedups,
             )
         };
+        let lobby = LobbyName::new("hall").expect("a plain name");
         let mut world = Self {
             now: 0,
             seed,
@@ -120,9 +121,9 @@ impl World {
             net: Draw::new(seed, "net"),
             disk: Draw::new(seed, "disk"),
             app: Draw::new(seed, "app"),
-            oracles: Oracles::new(&swarm, ledger.clone()),
+            oracles: Oracles::new(&swarm, lobby.clone(), ledger.clone()),
             ledger,
-            lobby: LobbyName::new("hall").expect("a plain name"),
+            lobby,
             group: None,
             next_text: 0,
             recent: VecDeque::new(),
