@@ -247,9 +247,7 @@ impl Delivery {
                 .map(|(at, _)| *at)
                 .collect();
             for at in &large {
-                if self.take_back(conv, *at, &FailReason::TooLarge) {
-                    mark("delivery-too-large");
-                }
+                self.take_back(conv, *at, &FailReason::TooLarge);
             }
             if !large.is_empty() {
                 self.pump(conv, now);

@@ -136,7 +136,6 @@ impl Endpoint {
         };
         if bytes.len() > self.max_frame {
             // A broker would end the connection over it. What repeats it may find a wider one.
-            mark("endpoint-frame-too-large");
             self.fault_now(&frame.channel, Fault::TooLarge, now);
             return;
         }

@@ -263,6 +263,7 @@ impl Sessions {
             SessionEvent::BlockChanged { peer, blocked } => {
                 let key = (at.node, peer.clone());
                 if *blocked {
+                    self.shut(at, peer);
                     self.blocked.insert(key, at.now);
                 } else {
                     self.blocked.remove(&key);

@@ -216,7 +216,6 @@ impl Pins {
         if !self.devices(user).contains(&device) {
             return false;
         }
-        mark("pins-distrusted");
         self.keep(user);
         if let Some(pinned) = self.users.get_mut(user) {
             pinned.devices.retain(|known| *known != device);
