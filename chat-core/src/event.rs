@@ -57,7 +57,4 @@ pub enum Fault {
     Flood,
     /// The broker refuses this channel to us.
     Refused,
-    /// A frame of ours is larger than the connection carries and was not sent. Messages are
-    /// refused by `send` with [`SendError::TooLarge`](crate::delivery::SendError::TooLarge).
-    TooLarge,
 }

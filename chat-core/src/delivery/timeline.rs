@@ -43,7 +43,6 @@ enum Failed {
     Refused([u8; 32], u8),
     Gone,
     Cancelled,
-    TooLarge,
 }
 
 const LATE: u8 = 1;
@@ -113,7 +112,6 @@ pub(super) fn encode_sent(
             FailReason::Refused { by, code } => Failed::Refused(by.0, *code),
             FailReason::Gone => Failed::Gone,
             FailReason::Cancelled => Failed::Cancelled,
-            FailReason::TooLarge => Failed::TooLarge,
         }),
         body: Run(body),
     })
@@ -181,7 +179,6 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
                 },
                 Failed::Gone => FailReason::Gone,
                 Failed::Cancelled => FailReason::Cancelled,
-                Failed::TooLarge => FailReason::TooLarge,
             }),
         },
         Item::Gap { from, first, count } => TimelineItem::Gap {

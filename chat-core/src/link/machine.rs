@@ -188,8 +188,7 @@ impl Link {
                     }
                 }
             }
-            // Concerns what travels, not the connection.
-            LinkEvent::Gap(_) | LinkEvent::MaxFrame(_) => {}
+            LinkEvent::Gap(_) => {}
         }
     }
 

@@ -7,11 +7,13 @@ use chat_client::transport::{Capabilities, Mailbox, memory};
 use super::{read, root};
 
 /// One column per transport.
-const TRANSPORTS: [Capabilities; 4] = [
+const TRANSPORTS: [Capabilities; 6] = [
     memory::CAPABILITIES,
     chat_transport_ws::CAPABILITIES,
     chat_transport_mqtt::CAPABILITIES,
     chat_transport_mqtt::CAPABILITIES_V311,
+    chat_transport_nats::JETSTREAM,
+    chat_transport_nats::CORE,
 ];
 
 struct Line {

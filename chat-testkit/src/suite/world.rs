@@ -109,7 +109,6 @@ pub enum Command {
     Watch(UserId),
     EnterLobby(LobbyName),
     Trust(UserId, DeviceId),
-    Distrust(UserId, DeviceId),
 }
 
 /// What a command gave.

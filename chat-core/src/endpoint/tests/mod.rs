@@ -2,7 +2,5 @@
 //! cannot do to it.
 
 mod hostile;
-mod limits;
 mod net;
-mod own;
 mod promises;

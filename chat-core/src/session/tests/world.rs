@@ -372,7 +372,6 @@ impl World {
                 )
             }
             SessionEvent::Closed { peer, why, .. } => format!("Closed {peer} {why:?}"),
-            SessionEvent::BlockChanged { peer, blocked } => format!("Blocked {peer} {blocked}"),
         }
     }
 

@@ -1,0 +1,290 @@
+//! Frames on their way out, and how their fate is learnt.
+//!
+//! What goes into a stream is acknowledged by the server. NATS says nothing about the rest, not
+//! even that it was denied, so a barrier follows it: an empty message to our own inbox, which the
+//! server returns once it has done everything before it. A second one follows the first: an error
+//! takes another way through the client library, and by then it has arrived.
+
+use std::collections::BTreeMap;
+
+use async_nats::{HeaderMap, Message, PublishErrorKind, StatusCode};
+use bytes::Bytes;
+use chat_client::transport::{Inbound, Outbound, SendOutcome, Token};
+use chat_core::channel::{Channel, Class};
+use tokio::time::{Instant, timeout};
+
+use super::{End, Run, lost, other};
+use crate::api::{self, ApiError};
+use crate::connect::{SUBSCRIPTION, not_allowed};
+use crate::subject::{hex, path};
+
+/// Frames whose fate is not known yet. Each may have an answer in the queue of our inbox.
+const WINDOW: usize = SUBSCRIPTION / 2;
+
+/// What a barrier confirms.
+enum Behind {
+    Frame(Token, String),
+    Lane(u64),
+}
+
+struct Barrier {
+    number: u64,
+    second: bool,
+    items: Vec<Behind>,
+    deadline: Instant,
+}
+
+/// A frame that the server will acknowledge.
+struct Waiting {
+    token: Token,
+    subject: String,
+    deadline: Instant,
+}
+
+#[derive(Default)]
+pub(super) struct Sending {
+    number: u64,
+    waiting: BTreeMap<u64, Waiting>,
+    /// Sent since the last barrier.
+    loose: Vec<Behind>,
+    barrier: Option<Barrier>,
+}
+
+impl Sending {
+    pub(super) fn has_room(&self) -> bool {
+        let behind = self
+            .barrier
+            .as_ref()
+            .map_or(0, |barrier| barrier.items.len());
+        self.waiting.len() + self.loose.len() + behind < WINDOW
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.loose.is_empty() && self.barrier.is_none()
+    }
+
+    /// When the oldest answer is overdue.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let waiting = self.waiting.first_key_value().map(|(_, it)| it.deadline);
+        let barrier = self.barrier.as_ref().map(|barrier| barrier.deadline);
+        waiting.into_iter().chain(barrier).min()
+    }
+
+    /// The server has heard of the subscription of this lane when the next barrier is back.
+    pub(super) fn confirm_lane(&mut self, lane: u64) {
+        self.loose.push(Behind::Lane(lane));
+    }
+}
+
+impl Run {
+    pub(super) async fn handle_outbound(&mut self, item: Outbound) -> Result<(), End> {
+        match item {
+            Outbound::Send {
+                token,
+                channel,
+                bytes,
+                class,
+                last_value,
+                dedup,
+                ..
+            } => {
+                if bytes.len() > self.max_frame {
+                    let words = format!(
+                        "the frame has {} bytes, the server takes {}",
+                        bytes.len(),
+                        self.max_frame
+                    );
+                    self.sent(token, SendOutcome::Refused(words));
+                    return Ok(());
+                }
+                let path = path(&channel);
+                let subjects = &self.config.subjects;
+                let kept = last_value && matches!(channel, Channel::Presence(_));
+                let subject = match class {
+                    _ if self.keep.is_none() => None,
+                    _ if kept => Some(subjects.last().key(&path)),
+                    Class::Durable => Some(subjects.put(&path)),
+                    _ => None,
+                };
+                match subject {
+                    Some(subject) => self.store(token, subject, dedup, bytes, &path).await,
+                    None => self.pass_on(token, subjects.now(&path), bytes).await,
+                }
+            }
+            Outbound::Subscribe(channel) => self.subscribe(channel).await,
+            Outbound::Unsubscribe(channel) => {
+                self.unsubscribe(&channel);
+                Ok(())
+            }
+            Outbound::Ack(handle) => {
+                self.acknowledge(handle);
+                Ok(())
+            }
+            item => Err(other(format!("this transport does not know {item:?}"))),
+        }
+    }
+
+    /// Into a stream, which answers.
+    async fn store(
+        &mut self,
+        token: Token,
+        subject: String,
+        dedup: Option<[u8; 16]>,
+        bytes: Bytes,
+        path: &str,
+    ) -> Result<(), End> {
+        let mut headers = HeaderMap::new();
+        if let Some(id) = dedup {
+            // The window is one for all channels of the log.
+            headers.insert("Nats-Msg-Id", format!("{}.{path}", hex(&id)).as_str());
+        }
+        self.sending.number += 1;
+        let number = self.sending.number;
+        let reply = format!("{}.{number}", self.inbox);
+        let publish =
+            (self.client).publish_with_reply_and_headers(subject.clone(), reply, headers, bytes);
+        let result = timeout(self.config.deadline, publish).await;
+        if !self.taken(token, result)? {
+            return Ok(());
+        }
+        let waiting = Waiting {
+            token,
+            subject,
+            deadline: Instant::now() + self.config.deadline,
+        };
+        self.sending.waiting.insert(number, waiting);
+        Ok(())
+    }
+
+    /// To whoever listens now; the next barrier tells that it went.
+    async fn pass_on(&mut self, token: Token, subject: String, bytes: Bytes) -> Result<(), End> {
+        let publish = self.client.publish(subject.clone(), bytes);
+        let result = timeout(self.config.deadline, publish).await;
+        if self.taken(token, result)? {
+            self.sending.loose.push(Behind::Frame(token, subject));
+        }
+        Ok(())
+    }
+
+    /// False when the client library refused it.
+    fn taken(
+        &mut self,
+        token: Token,
+        result: Result<Result<(), async_nats::PublishError>, tokio::time::error::Elapsed>,
+    ) -> Result<bool, End> {
+        let error = match result {
+            Err(_) => return Err(other("the server takes nothing any more")),
+            Ok(Ok(())) => return Ok(true),
+            Ok(Err(error)) => error,
+        };
+        match error.kind() {
+            PublishErrorKind::Send => Err(lost()),
+            _ => {
+                self.sent(token, SendOutcome::Refused(error.to_string()));
+                Ok(false)
+            }
+        }
+    }
+
+    fn sent(&mut self, token: Token, outcome: SendOutcome) {
+        self.up.push_back(Inbound::Sent { token, outcome });
+    }
+
+    /// Sends a barrier if something waits for one and none is on its way.
+    pub(super) async fn send_barrier(&mut self) -> Result<(), End> {
+        if self.sending.barrier.is_none() && !self.sending.loose.is_empty() {
+            let items = core::mem::take(&mut self.sending.loose);
+            self.raise(items, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn raise(&mut self, items: Vec<Behind>, second: bool) -> Result<(), End> {
+        self.sending.number += 1;
+        let number = self.sending.number;
+        let subject = format!("{}.{number}", self.inbox);
+        let publish = self.client.publish(subject, Bytes::new());
+        let result = timeout(self.config.deadline, publish).await;
+        let taken = result.map_err(|_| other("the server takes nothing any more"))?;
+        taken.map_err(|_| lost())?;
+        self.sending.barrier = Some(Barrier {
+            number,
+            second,
+            items,
+            deadline: Instant::now() + self.config.deadline,
+        });
+        Ok(())
+    }
+
+    /// Something came to our inbox.
+    pub(super) async fn handle_answer(&mut self, answer: &Message) -> Result<(), End> {
+        let number = answer
+            .subject
+            .rsplit('.')
+            .next()
+            .and_then(|n| n.parse().ok());
+        let Some(number) = number else {
+            return Ok(());
+        };
+        if let Some(barrier) = self.sending.barrier.take_if(|it| it.number == number) {
+            if !barrier.second {
+                return self.raise(barrier.items, true).await;
+            }
+            for item in barrier.items {
+                match item {
+                    Behind::Frame(token, _) => self.sent(token, SendOutcome::Accepted),
+                    Behind::Lane(lane) => self.lane_confirmed(lane),
+                }
+            }
+            return Ok(());
+        }
+        let Some(waiting) = self.sending.waiting.remove(&number) else {
+            return Ok(());
+        };
+        if answer.status == Some(StatusCode::NO_RESPONDERS) {
+            // The stream was deleted: the next connection makes it again.
+            return Err(ApiError::NoResponders(waiting.subject).into());
+        }
+        let outcome = match api::stored(&answer.payload) {
+            Ok(_) => SendOutcome::Accepted,
+            Err(error @ ApiError::Malformed) => return Err(error.into()),
+            Err(error) => SendOutcome::Refused(error.to_string()),
+        };
+        self.sent(waiting.token, outcome);
+        Ok(())
+    }
+
+    /// The server denied a subject: so it did all frames that are on their way there.
+    pub(super) fn refuse_publish(&mut self, subject: &str) -> Result<(), End> {
+        let sending = &mut self.sending;
+        let mut tokens = Vec::new();
+        sending.waiting.retain(|_, waiting| {
+            let denied = waiting.subject == subject;
+            tokens.extend(denied.then_some(waiting.token));
+            !denied
+        });
+        let mut take = |items: &mut Vec<Behind>| {
+            items.retain(|item| match item {
+                Behind::Frame(token, to) if to == subject => {
+                    tokens.push(*token);
+                    false
+                }
+                _ => true,
+            });
+        };
+        take(&mut sending.loose);
+        if let Some(barrier) = &mut sending.barrier {
+            take(&mut barrier.items);
+        }
+        if tokens.is_empty() && !self.config.subjects.is_frame(subject) {
+            return Err(End::Error(chat_client::transport::TransportError::new(
+                not_allowed(subject),
+            )));
+        }
+        for token in tokens {
+            let words = format!("the account may not publish to {subject}");
+            self.sent(token, SendOutcome::Refused(words));
+        }
+        Ok(())
+    }
+}
