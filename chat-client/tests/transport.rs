@@ -16,6 +16,7 @@ use chat_client::transport::{
 };
 use chat_client::{Client, Identity, TokioWall};
 use chat_core::channel::{Channel, Class};
+use chat_core::id::GroupName;
 use chat_core::link::{DownReason, LinkState};
 use chat_core::presence::Status;
 use chat_core::time::UnixMillis;
@@ -101,9 +102,13 @@ async fn start(attempts: &[Attempt], capacity: usize, store: Moody) -> Script {
 
 /// Says `Up`, confirms subscriptions and takes frames until the client is caught up.
 async fn serve(client: &Client, side: &mut IoSide) {
+    serve_frames_up_to(1 << 20, client, side).await;
+}
+
+async fn serve_frames_up_to(max_frame: usize, client: &Client, side: &mut IoSide) {
     let up = Inbound::Up {
         resumed: false,
-        max_frame: 1 << 20,
+        max_frame,
     };
     side.inbound.send_inbound(up).await.unwrap();
     soon(async {
@@ -280,4 +285,28 @@ async fn no_token_is_used_twice_and_ephemeral_frames_say_so() {
         }
     }
     assert!(tokens.len() >= 3, "{}", tokens.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_over_the_limit_of_the_broker_is_refused_and_never_sent() {
+    let mut script = start(&[Attempt::Works], 64, Moody::new()).await;
+    let mut side = soon(script.sides.recv()).await.unwrap();
+    serve_frames_up_to(1_000, &script.client, &mut side).await;
+    let room = script
+        .client
+        .create_group(&GroupName::new("ops").unwrap())
+        .await
+        .unwrap();
+    let error = room.send("x".repeat(2_000)).await.unwrap_err();
+    assert!(!error.is_retryable());
+    assert!(matches!(
+        error.refused(),
+        Some(chat_core::delivery::SendError::TooLarge { max: 1_000, .. })
+    ));
+    room.send("short").await.unwrap();
+    while let Some(item) = side.outbound.try_recv_outbound() {
+        if let Outbound::Send { bytes, .. } = item {
+            assert!(bytes.len() <= 1_000, "{}", bytes.len());
+        }
+    }
 }

@@ -57,4 +57,7 @@ pub enum Fault {
     Flood,
     /// The broker refuses this channel to us.
     Refused,
+    /// A frame of ours is larger than the connection carries and was not sent. Messages are
+    /// refused by `send` with [`SendError::TooLarge`](crate::delivery::SendError::TooLarge).
+    TooLarge,
 }

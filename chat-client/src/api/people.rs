@@ -248,4 +248,18 @@ impl Client {
         self.change(move |desk, now| desk.endpoint.trust(&user, device, now))
             .await
     }
+
+    /// Trusts `device` for `user` no longer; see [`chat_core::Endpoint::distrust`]. False when it
+    /// was not trusted.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// The call may or may not take effect; repeating it is harmless.
+    pub async fn distrust(&self, user: &UserId, device: DeviceId) -> Result<bool, ClientError> {
+        let user = user.clone();
+        self.change(move |desk, now| desk.endpoint.distrust(&user, device, now))
+            .await
+    }
 }

@@ -434,7 +434,8 @@ impl Driver {
                     endpoint.handle_acked(id, taken, now);
                 }
             }
-            Inbound::Up { resumed, .. } => {
+            Inbound::Up { resumed, max_frame } => {
+                endpoint.handle_link(&LinkEvent::MaxFrame(max_frame), now);
                 let marks_backlog = self.wire.marks_backlog();
                 let up = LinkEvent::Up {
                     resumed,

@@ -157,6 +157,7 @@ pub struct Delivery {
     bucket: Bucket,
     up: bool,
     up_since: Timestamp,
+    max_frame: usize,
     effects: Effects<DeliveryEvent>,
 }
 
@@ -192,6 +193,7 @@ impl Delivery {
             timers: crate::deadline::DeadlineIndex::default(),
             up: false,
             up_since: Timestamp::ZERO,
+            max_frame: usize::MAX,
             effects: Effects::default(),
         }
     }

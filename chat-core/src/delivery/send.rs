@@ -16,6 +16,10 @@ use crate::probe::mark;
 use crate::time::{Now, Timestamp};
 use crate::wire;
 
+/// What a frame needs besides its content, at the most: the header with key, signature and the
+/// longest name, the numbers, and what the sealer adds.
+const FRAME_OVERHEAD: usize = 768;
+
 pub(super) fn hash(conv: ConvId, body: &[u8]) -> [u8; 16] {
     let mut hash = Sha256::new();
     hash.update(conv.0);
@@ -46,6 +50,14 @@ impl Delivery {
                 return Ok(known.id);
             }
             return Err(SendError::TxnReused(content));
+        }
+        if let Some(bytes) = self.exceeds(&body) {
+            let max = self.max_frame;
+            return Err(SendError::TooLarge {
+                content,
+                bytes,
+                max,
+            });
         }
         let epoch = self.epoch;
         let Some(it) = self.convs.get_mut(&conv) else {
@@ -189,6 +201,16 @@ impl Delivery {
         if id.stream.device != self.me.device {
             return false;
         }
+        let taken = self.take_back(conv, at, &FailReason::Cancelled);
+        if taken {
+            mark("delivery-cancelled");
+            self.pump(conv, now);
+        }
+        taken
+    }
+
+    /// False when it left, or has failed.
+    fn take_back(&mut self, conv: ConvId, at: At, why: &FailReason) -> bool {
         let Some(entry) = self
             .convs
             .get_mut(&conv)
@@ -197,21 +219,46 @@ impl Delivery {
         else {
             return false;
         };
-        mark("delivery-cancelled");
         entry.failed = true;
         let whole = entry.clone();
         entry.body = Bytes::new();
         let empty = entry.clone();
         self.outbox.1 -= whole.body.len();
-        let why = FailReason::Cancelled;
         self.conv_mut(conv).out.note_end(at);
-        self.put_sent(conv, at, &whole, Some(&why));
+        self.put_sent(conv, at, &whole, Some(why));
         self.put_outbox(conv, at, &empty);
         self.put_conv(conv);
-        let id = *id;
+        let (id, why) = (self.own_id(conv, at), why.clone());
         self.effects.emit_gated(DeliveryEvent::Failed { id, why });
-        self.pump(conv, now);
         true
+    }
+
+    /// The largest frame that the connection carries. What was written before we knew and is too
+    /// large fails now; what left over a wider connection waits for such a one, or expires.
+    pub fn handle_max_frame(&mut self, max: usize, now: Now) {
+        let narrower = core::mem::replace(&mut self.max_frame, max) > max;
+        let owing: Vec<ConvId> = self.owing.iter().copied().collect();
+        for conv in owing.into_iter().filter(|_| narrower) {
+            let entries = self.convs.get(&conv).map(|it| &it.out.entries);
+            let large: Vec<At> = entries
+                .into_iter()
+                .flatten()
+                .filter(|(_, entry)| self.exceeds(&entry.body).is_some())
+                .map(|(at, _)| *at)
+                .collect();
+            for at in &large {
+                self.take_back(conv, *at, &FailReason::TooLarge);
+            }
+            if !large.is_empty() {
+                self.pump(conv, now);
+            }
+        }
+    }
+
+    /// What the frame of `body` may need, if that is more than the connection carries.
+    fn exceeds(&self, body: &[u8]) -> Option<usize> {
+        let bytes = body.len() + FRAME_OVERHEAD;
+        (bytes > self.max_frame).then_some(bytes)
     }
 
     /// The broker took (or did not take) this attempt of a message.

@@ -43,6 +43,7 @@ enum Failed {
     Refused([u8; 32], u8),
     Gone,
     Cancelled,
+    TooLarge,
 }
 
 const LATE: u8 = 1;
@@ -112,6 +113,7 @@ pub(super) fn encode_sent(
             FailReason::Refused { by, code } => Failed::Refused(by.0, *code),
             FailReason::Gone => Failed::Gone,
             FailReason::Cancelled => Failed::Cancelled,
+            FailReason::TooLarge => Failed::TooLarge,
         }),
         body: Run(body),
     })
@@ -179,6 +181,7 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
                 },
                 Failed::Gone => FailReason::Gone,
                 Failed::Cancelled => FailReason::Cancelled,
+                Failed::TooLarge => FailReason::TooLarge,
             }),
         },
         Item::Gap { from, first, count } => TimelineItem::Gap {

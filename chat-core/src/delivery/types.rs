@@ -51,6 +51,8 @@ pub enum FailReason {
     Gone,
     /// We took it back before it left (Q3).
     Cancelled,
+    /// Written offline, and larger than what the broker turned out to carry.
+    TooLarge,
 }
 
 /// Whether the author was a member when it wrote (G9).
@@ -218,6 +220,18 @@ pub enum SendError {
         content: Content,
         /// Why.
         why: ContentError,
+    },
+    /// The connection carries no frame that large.
+    #[error(
+        "the message needs a frame of up to {bytes} bytes and the broker takes {max}; shorten it"
+    )]
+    TooLarge {
+        /// The content.
+        content: Content,
+        /// What its frame may need.
+        bytes: usize,
+        /// The largest frame that the broker takes.
+        max: usize,
     },
     /// The transaction id is bound to another message.
     #[error("this transaction id was used for other content; use a new one")]

@@ -92,14 +92,21 @@ impl Endpoint {
         self.run(now, |this, now| this.sessions.close(peer, reason, now))
     }
 
-    /// Blocks `peer`, also before any contact; tells nobody (S5).
+    /// Blocks `peer`, also before any contact; tells nobody but our own other devices, and those
+    /// sealed (S5).
     pub fn block(&mut self, peer: &UserId, now: Timestamp) {
-        self.run(now, |this, now| this.sessions.block(peer, now));
+        self.run(now, |this, now| {
+            this.sessions.block(peer, now);
+            this.share_block(peer);
+        });
     }
 
     /// Lifts a block.
     pub fn unblock(&mut self, peer: &UserId, now: Timestamp) {
-        self.run(now, |this, now| this.sessions.unblock(peer, now));
+        self.run(now, |this, now| {
+            this.sessions.unblock(peer, now);
+            this.share_block(peer);
+        });
     }
 
     /// Takes a message for a session or a group. `DeliveryEvent::Accepted` says when it is
@@ -352,6 +359,26 @@ impl Endpoint {
 
     /// Trusts a device that claimed to speak for `user` (see `IdentityEvent::KeyChanged`).
     pub fn trust(&mut self, user: &UserId, device: DeviceId, now: Timestamp) {
-        self.run(now, |this, now| this.pins.trust(user, device, now));
+        self.run(now, |this, now| {
+            this.pins.trust(user, device, now);
+            if *user == this.me.user {
+                this.seek_siblings();
+            }
+        });
+    }
+
+    /// Trusts `device` for `user` no longer: what it signs is refused from now on. It is taken out
+    /// of our session with the user, which ends as `CloseReason::Distrusted` when it was the last
+    /// one there. A group keeps it as a member until its leader removes it. False, and nothing
+    /// happens, when it was not trusted or is this device.
+    pub fn distrust(&mut self, user: &UserId, device: DeviceId, now: Timestamp) -> bool {
+        self.run(now, |this, now| {
+            if device == this.me.device || !this.pins.distrust(user, device, now) {
+                return false;
+            }
+            this.forget_sibling(device);
+            this.sessions.distrust(user, device, now);
+            true
+        })
     }
 }

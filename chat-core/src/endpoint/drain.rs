@@ -45,7 +45,7 @@ impl Endpoint {
         let mut staged = core::mem::take(&mut self.staged);
         for staged in staged.drain(..) {
             match staged {
-                Staged::Send(frame) => self.transmit(frame, gate),
+                Staged::Send(frame) => self.transmit(frame, gate, now),
                 Staged::Event { event, gated } => {
                     let after = gate.filter(|_| gated);
                     self.out.push_back(Output::Event { event, after });
@@ -120,7 +120,7 @@ impl Endpoint {
         }
     }
 
-    fn transmit(&mut self, frame: Outgoing, gate: Option<PersistId>) {
+    fn transmit(&mut self, frame: Outgoing, gate: Option<PersistId>, now: Now) {
         if !self.link.is_up() {
             if frame.class == Class::Durable && frame.message.is_none() {
                 if self.parked.len() == MAX_PARKED {
@@ -134,6 +134,11 @@ impl Endpoint {
         let Some(bytes) = self.encode(&frame.channel, &frame.body) else {
             return;
         };
+        if bytes.len() > self.max_frame {
+            // A broker would end the connection over it. What repeats it may find a wider one.
+            self.fault_now(&frame.channel, Fault::TooLarge, now);
+            return;
+        }
         let id = TransmitId(self.next_transmit);
         self.next_transmit += 1;
         if let Some(tracked) = frame.message {
@@ -232,6 +237,7 @@ impl Endpoint {
                     }
                     self.staged.push(Staged::Send(frame));
                 }
+                self.seek_siblings();
                 self.sessions.handle_up(now);
                 self.groups.handle_up(now);
                 self.delivery.handle_up(now);
@@ -281,7 +287,9 @@ impl Endpoint {
                     self.unfollow(peer, now);
                 }
             }
-            SessionEvent::Requested { .. } | SessionEvent::Withdrawn { .. } => {}
+            SessionEvent::Requested { .. }
+            | SessionEvent::Withdrawn { .. }
+            | SessionEvent::BlockChanged { .. } => {}
         }
     }
 
@@ -380,6 +388,14 @@ impl Endpoint {
     fn on_delivery(&mut self, event: &DeliveryEvent) {
         if let DeliveryEvent::RolledBack { .. } = event {
             mark("endpoint-rolled-back");
+        }
+    }
+
+    /// The same while the batch is being closed.
+    fn fault_now(&mut self, channel: &Channel, fault: Fault, now: Now) {
+        self.stats.faults += 1;
+        if let Some(event) = self.faults.count(None, channel, fault, now.mono) {
+            self.out.push_back(Output::Event { event, after: None });
         }
     }
 

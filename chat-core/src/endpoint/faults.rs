@@ -61,5 +61,6 @@ fn code(fault: Fault) -> u8 {
         Fault::Misplaced => 10,
         Fault::Flood => 11,
         Fault::Refused => 12,
+        Fault::TooLarge => 13,
     }
 }

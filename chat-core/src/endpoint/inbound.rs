@@ -52,7 +52,14 @@ impl Endpoint {
             KeyStanding::Trusted(sender) => sender,
             KeyStanding::Refused => return Err((None, Fault::Untrusted)),
         };
-        if !self.route(channel, &from, &opened.body, live, now) {
+        let own = matches!(opened.body, Body::OwnHello(_) | Body::Blocks(_))
+            && *channel == Channel::Inbox(self.me.user.clone());
+        let fits = if own {
+            self.handle_own(&opened.key, &from, &opened.body, now)
+        } else {
+            self.route(channel, &from, &opened.body, live, now)
+        };
+        if !fits {
             return Err((Some(from), Fault::Misplaced));
         }
         // Before the backlog is in, a frame may be days old and says nothing about now.

@@ -10,13 +10,14 @@
 //!
 //! The files: `open` starts from stored rows, `commands` is what an application asks for,
 //! `inbound` checks and routes frames, `drain` turns machine effects into outputs and tells the
-//! other machines, `faults` counts what was wrong, `views` answers questions.
+//! other machines, `own` keeps what our own devices share, `faults` counts what was wrong, `views` answers questions.
 
 mod commands;
 mod drain;
 mod faults;
 mod inbound;
 mod open;
+mod own;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -32,12 +33,13 @@ use crate::config::ConfigError;
 use crate::delivery::Delivery;
 use crate::effect::{Outgoing, RestoreError, RowOp};
 use crate::group::Groups;
-use crate::id::{ConvId, MessageId, UserId};
-use crate::identity::{Budget, Pins, Sender, Signer, Verifier};
+use crate::id::{ConvId, DeviceId, MessageId, UserId};
+use crate::identity::{Budget, Pins, PublicKey, Sender, Signer, Verifier};
 use crate::link::{Link, LinkEvent};
 use crate::lobby::Lobbies;
 use crate::output::{Output, PersistId, TransmitId};
 use crate::presence::PresenceMachine;
+use crate::rng::Rng;
 use crate::sealer::Sealer;
 use crate::session::Sessions;
 use crate::time::{Clock, Timestamp, UnixMillis};
@@ -110,6 +112,9 @@ pub struct Endpoint {
     me: Sender,
     signer: Arc<dyn Signer>,
     verifier: Arc<dyn Verifier>,
+    /// Our other devices that were heard.
+    siblings: BTreeMap<DeviceId, PublicKey>,
+    rng: Rng,
     clock: Clock,
     pins: Pins,
     budget: Budget,
@@ -134,12 +139,18 @@ pub struct Endpoint {
     /// The link wants a connection, and the epoch that its will names is not durable yet.
     connect_waits: bool,
     next_transmit: u64,
+    /// What the connection carries, or the last one did.
+    max_frame: usize,
 }
 
 impl Endpoint {
     /// The driver's report on the connection.
     pub fn handle_link(&mut self, event: &LinkEvent, now: Timestamp) {
         let now = self.clock.read(now);
+        if let LinkEvent::MaxFrame(bytes) = event {
+            self.max_frame = *bytes;
+            self.delivery.handle_max_frame(*bytes, now);
+        }
         self.link.handle_link(event, now);
         self.settle(now);
     }

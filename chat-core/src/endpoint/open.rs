@@ -1,6 +1,6 @@
 //! Starting from stored rows.
 
-use super::{Endpoint, Faults, Identity, OpenError, Stats};
+use super::{Endpoint, Faults, Identity, OpenError, Stats, own};
 use crate::channel::Channel;
 use crate::config::Config;
 use crate::delivery::Delivery;
@@ -92,6 +92,8 @@ impl Endpoint {
             me,
             signer,
             verifier,
+            siblings: Default::default(),
+            rng: rng.child("own"),
             clock,
             topics: Default::default(),
             convs: Default::default(),
@@ -107,12 +109,18 @@ impl Endpoint {
             epoch_row: PersistId(1),
             connect_waits: false,
             next_transmit: 1,
+            max_frame: usize::MAX,
         };
         endpoint
             .rows
             .push(put_meta(EPOCH_KEY, epoch.0.to_le_bytes().to_vec()));
         if meta.is_empty() {
             endpoint.rows.push(put_meta(OWNER_KEY, owner(&endpoint.me)));
+        }
+        for row in &meta {
+            if row.key == own::SIBLINGS_KEY {
+                endpoint.restore_siblings(row)?;
+            }
         }
         for row in &rest {
             endpoint.restore(row, now)?;

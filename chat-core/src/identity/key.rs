@@ -50,6 +50,13 @@ pub trait Signer: Send + Sync + fmt::Debug {
     fn public_key(&self) -> PublicKey;
     /// Signs `message`. Callers separate domains; see [`crate::wire`].
     fn sign(&self, message: &[u8]) -> Signature;
+    /// A secret that nobody but the owners of this key and of `other` can compute; the same for
+    /// both. `None` when `other` is no good, or when this signer cannot: what is shared between
+    /// the devices of one user stays on this one then (S5).
+    fn agree(&self, other: &PublicKey) -> Option<[u8; 32]> {
+        let _ = other;
+        None
+    }
 }
 
 /// Checks signatures.
@@ -105,6 +112,17 @@ impl Signer for DeviceKey {
     fn sign(&self, message: &[u8]) -> Signature {
         Signature(self.0.sign(message).to_bytes())
     }
+
+    /// X25519 over the same keys, which is safe next to Ed25519 signatures
+    /// (<https://eprint.iacr.org/2021/509>).
+    fn agree(&self, other: &PublicKey) -> Option<[u8; 32]> {
+        let theirs = VerifyingKey::from_bytes(&other.0).ok()?;
+        if theirs.is_weak() {
+            return None;
+        }
+        let point = theirs.to_montgomery().mul_clamped(self.0.to_scalar_bytes());
+        Some(point.to_bytes())
+    }
 }
 
 impl fmt::Debug for DeviceKey {
@@ -139,6 +157,18 @@ mod tests {
         signature[0] = 1;
         assert!(!Ed25519.verify(&PublicKey(identity), b"anything", &Signature(signature)));
         assert!(!Ed25519.verify(&PublicKey([0; 32]), b"anything", &Signature([0; 64])));
+    }
+
+    #[test]
+    fn two_keys_agree_on_a_secret_and_a_weak_key_on_none() {
+        let key = |n: u8| DeviceKey::from_secret([n; 32]);
+        let secret = key(1).agree(&key(2).public_key());
+        assert!(secret.is_some());
+        assert_eq!(secret, key(2).agree(&key(1).public_key()));
+        assert_ne!(secret, key(3).agree(&key(1).public_key()));
+        let mut identity = [0; 32];
+        identity[0] = 1;
+        assert_eq!(key(1).agree(&PublicKey(identity)), None);
     }
 
     #[test]

@@ -188,7 +188,8 @@ impl Link {
                     }
                 }
             }
-            LinkEvent::Gap(_) => {}
+            // Concerns what travels, not the connection.
+            LinkEvent::Gap(_) | LinkEvent::MaxFrame(_) => {}
         }
     }
 

@@ -79,6 +79,9 @@ pub enum LinkEvent {
         /// It will report [`LinkEvent::CaughtUp`] when the backlog is delivered.
         marks_backlog: bool,
     },
+    /// The largest frame that the connection carries, in bytes. Comes before `Up`; until the next
+    /// one it holds. Without any only the bounds of the wire format hold.
+    MaxFrame(usize),
     /// The transport is gone; every frame in flight has an unknown fate.
     Down {
         /// Why.

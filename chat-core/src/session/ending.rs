@@ -2,7 +2,7 @@
 
 use super::record::{Closing, End, MAX_CLOSINGS, Record, Session};
 use super::step::Step;
-use super::types::{CloseReason, Rejection};
+use super::types::{CloseReason, Rejection, SessionEvent};
 use crate::id::{DeviceId, InviteId};
 use crate::probe::{mark, planted};
 use crate::time::UnixMillis;
@@ -120,6 +120,61 @@ impl Record {
             let reason = reason.to_owned();
             self.start_closing(invite, &reason, devices, step);
             self.leave(End::Closed, CloseReason::Left { by, reason }, step);
+        }
+    }
+
+    /// Our user's word on this device: later than any known one.
+    pub(super) fn stamp_block(&mut self, step: &Step<'_>) {
+        self.block_stamp = step.now.wall.0.max(self.block_stamp.saturating_add(1));
+    }
+
+    /// What another of our devices says: the later word counts, of two at once the block.
+    pub(super) fn on_block(&mut self, stamp: u64, blocked: bool, step: &mut Step<'_>) {
+        let newer = (stamp, blocked) > (self.block_stamp, self.blocked);
+        if !newer {
+            return;
+        }
+        self.block_stamp = stamp;
+        if blocked == self.blocked {
+            return;
+        }
+        mark("session-blocked-on-another-device");
+        if blocked {
+            self.block(step);
+        } else {
+            self.unblock();
+        }
+        let peer = step.peer.clone();
+        step.tell(SessionEvent::BlockChanged { peer, blocked });
+    }
+
+    /// One of the peer's devices is not trusted any more.
+    pub(super) fn distrust(&mut self, device: DeviceId, step: &mut Step<'_>) {
+        if self.inn.as_ref().is_some_and(|inn| inn.device == device) {
+            self.withdraw(End::Closed, &CloseReason::Distrusted, step);
+        }
+        for closing in &mut self.closings {
+            closing.waiting.retain(|waiting| *waiting != device);
+        }
+        self.closings.retain(|closing| !closing.waiting.is_empty());
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if !session.devices.contains(&device) {
+            return;
+        }
+        session.devices.retain(|joined| *joined != device);
+        if session.devices.is_empty() {
+            // Said once: nothing that it answers would be believed.
+            step.send_close(&Closing {
+                invite: session.invite,
+                reason: String::new(),
+                waiting: Vec::new(),
+                until: step.now.wall,
+            });
+            self.leave(End::Closed, CloseReason::Distrusted, step);
+        } else {
+            step.opened(session);
         }
     }
 

@@ -31,7 +31,7 @@ use core::time::Duration;
 use crate::config::SessionConfig;
 use crate::deadline::DeadlineIndex;
 use crate::effect::{Effects, RestoreError, Row, Table};
-use crate::id::{ConvId, InviteId, UserId};
+use crate::id::{ConvId, DeviceId, InviteId, UserId};
 use crate::identity::Sender;
 use crate::probe::{mark, planted};
 use crate::rng::Rng;
@@ -228,13 +228,48 @@ impl Sessions {
     /// Blocks `peer`, also before any contact; says nothing to anybody (S5). Blocks always fit.
     pub fn block(&mut self, peer: &UserId, now: Now) {
         if *peer != self.me.user {
-            self.step(peer, now, Record::block);
+            self.step(peer, now, |record, step| {
+                record.stamp_block(step);
+                record.block(step);
+            });
         }
     }
 
     /// Lifts a block.
     pub fn unblock(&mut self, peer: &UserId, now: Now) {
-        self.step(peer, now, |record, _| record.unblock());
+        self.step(peer, now, |record, step| {
+            if record.blocked {
+                record.stamp_block(step);
+                record.unblock();
+            }
+        });
+    }
+
+    /// What another of our own devices says about a block (S5). Blocks always fit; that one was
+    /// lifted is of no interest where there is nothing to lift.
+    pub fn handle_block(&mut self, peer: &UserId, stamp: u64, blocked: bool, now: Now) {
+        let known = self.peers.record(peer).is_some();
+        if *peer != self.me.user && (known || blocked) {
+            self.step(peer, now, |record, step| {
+                record.on_block(stamp, blocked, step)
+            });
+        }
+    }
+
+    /// Everybody who was ever blocked and is remembered: when that was decided, and whether it
+    /// holds.
+    pub fn blocks(&self) -> impl Iterator<Item = (&UserId, u64, bool)> {
+        self.peers
+            .iter()
+            .filter(|(_, record)| record.block_stamp != 0)
+            .map(|(peer, record)| (peer, record.block_stamp, record.blocked))
+    }
+
+    /// `device` is not trusted any more: it is in no session with us, and asks for none.
+    pub fn distrust(&mut self, peer: &UserId, device: DeviceId, now: Now) {
+        if self.peers.record(peer).is_some() {
+            self.step(peer, now, |record, step| record.distrust(device, step));
+        }
     }
 
     /// True when `peer` is blocked.

@@ -177,6 +177,8 @@ pub(super) struct Record {
     pub(super) ended: Option<InviteId>,
     pub(super) last: Option<CloseReason>,
     pub(super) blocked: bool,
+    /// When that was decided, on whichever of our devices; zero: never.
+    pub(super) block_stamp: u64,
     /// We asked this peer or had a session with it: no stranger, not evicted.
     pub(super) contact: bool,
     /// The peer refuses us.

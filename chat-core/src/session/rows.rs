@@ -22,6 +22,7 @@ struct RecordRow {
     ended: Option<[u8; 16]>,
     last: Option<ReasonRow>,
     blocked: bool,
+    block_stamp: u64,
     contact: bool,
     refused_us: (u32, u64),
     refused_them: (u32, u64),
@@ -87,6 +88,7 @@ enum ReasonRow {
     Blocked,
     Gone,
     AnsweredElsewhere(bool),
+    Distrusted,
 }
 
 /// The value of a record's row.
@@ -174,6 +176,7 @@ impl From<&Record> for RecordRow {
             ended: r.ended.map(|i| i.0),
             last: r.last.as_ref().map(ReasonRow::from),
             blocked: r.blocked,
+            block_stamp: r.block_stamp,
             contact: r.contact,
             refused_us: (r.refused_us.refusals, r.refused_us.until.0),
             refused_them: (r.refused_them.refusals, r.refused_them.until.0),
@@ -225,6 +228,7 @@ impl RecordRow {
                 None => None,
             },
             blocked: self.blocked,
+            block_stamp: self.block_stamp,
             contact: self.contact,
             refused_us: cool_down(self.refused_us),
             refused_them: cool_down(self.refused_them),
@@ -301,6 +305,7 @@ impl From<&CloseReason> for ReasonRow {
             CloseReason::Superseded => Self::Superseded,
             CloseReason::Blocked => Self::Blocked,
             CloseReason::Gone => Self::Gone,
+            CloseReason::Distrusted => Self::Distrusted,
             CloseReason::AnsweredElsewhere { accepted } => Self::AnsweredElsewhere(*accepted),
         }
     }
@@ -319,6 +324,7 @@ impl ReasonRow {
             Self::Superseded => CloseReason::Superseded,
             Self::Blocked => CloseReason::Blocked,
             Self::Gone => CloseReason::Gone,
+            Self::Distrusted => CloseReason::Distrusted,
             Self::AnsweredElsewhere(accepted) => CloseReason::AnsweredElsewhere { accepted },
         })
     }

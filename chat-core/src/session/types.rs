@@ -30,6 +30,8 @@ pub enum CloseReason {
     Blocked,
     /// The other side has no such session any more.
     Gone,
+    /// The application trusts the peer's device no longer.
+    Distrusted,
     /// Another of our own devices dealt with it (S8).
     AnsweredElsewhere {
         /// True when it was accepted there.
@@ -115,6 +117,13 @@ pub enum SessionEvent {
         devices: Vec<DeviceId>,
         /// True when our own request opened it.
         ours: bool,
+    },
+    /// Another of our own devices blocked this peer, or lifts that; it holds here from now on (S5).
+    BlockChanged {
+        /// Whom.
+        peer: UserId,
+        /// Blocked, or no longer.
+        blocked: bool,
     },
     /// The session, or our request, is over.
     Closed {

@@ -103,6 +103,10 @@ bodies! {
     Close(session::Close) = 0x17,
     /// See [`session::CloseAck`].
     CloseAck(session::CloseAck) = 0x18,
+    /// See [`session::OwnHello`].
+    OwnHello(session::OwnHello) = 0x19,
+    /// See [`session::Blocks`].
+    Blocks(session::Blocks) = 0x1a,
     /// See [`delivery::Data`].
     Data(delivery::Data) = 0x20,
     /// See [`delivery::Ack`].

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BoundedStr, BoundedVec};
+use super::{BoundedBytes, BoundedStr, BoundedVec};
 
 /// The most devices of one person in one session (S8).
 pub const MAX_JOINED: usize = 16;
@@ -109,4 +109,34 @@ pub struct Close {
 pub struct CloseAck {
     /// The request that opened the session.
     pub invite: [u8; 16],
+}
+
+/// To one's own other devices: here I am, this is my key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnHello {
+    /// Say so too, and tell me whom you block.
+    pub ask: bool,
+}
+
+/// To one of one's own other devices: whom this one blocks, sealed, so that nobody who reads the
+/// inbox learns of it (S5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocks {
+    /// The device that can open it.
+    pub to: [u8; 32],
+    /// Never used twice between two devices.
+    pub nonce: [u8; 24],
+    /// A list of [`BlockMark`], padded.
+    pub sealed: BoundedBytes<8192>,
+}
+
+/// Somebody is blocked, or no longer; the later mark counts. Travels inside [`Blocks`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockMark {
+    /// Whom it is about.
+    pub peer: BoundedStr<256>,
+    /// When, in ms by the clock of the device that decided, later than what it knew.
+    pub stamp: u64,
+    /// Blocked, or no longer.
+    pub blocked: bool,
 }

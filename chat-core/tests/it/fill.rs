@@ -64,6 +64,7 @@ macro_rules! builders {
 builders! {
     session::Request, session::Accept, session::Confirm, session::Reject, session::Cancel,
     session::Gone, session::Elsewhere, session::Close, session::CloseAck,
+    session::OwnHello, session::Blocks,
     delivery::Data, delivery::Ack, delivery::Retired, delivery::Hello, delivery::Typing,
     presence::Presence, presence::Seek, presence::GroupCard,
     group::GroupBeat, group::GroupAck, group::Entries, group::Fetch, group::JoinReq,

@@ -96,6 +96,9 @@ fn lengths_that_lie_are_bad_bodies_of_the_right_kind() {
         for at in [FIXED, FIXED + 2 + 3] {
             for lie in [0_u16, 1, 0x7fff, 0xffff] {
                 let mut frame = frame.to_vec();
+                if frame[at..at + 2] == lie.to_le_bytes() {
+                    continue; // That is no lie.
+                }
                 frame[at..at + 2].copy_from_slice(&lie.to_le_bytes());
                 match decode(&frame) {
                     Err(DecodeError::BadBody { kind: named }) => assert_eq!(named, kind),

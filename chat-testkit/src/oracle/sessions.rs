@@ -260,6 +260,15 @@ impl Sessions {
                 self.mark("oracle-request-cancelled");
                 self.cancelled.insert((at.node, *invite));
             }
+            SessionEvent::BlockChanged { peer, blocked } => {
+                let key = (at.node, peer.clone());
+                if *blocked {
+                    self.shut(at, peer);
+                    self.blocked.insert(key, at.now);
+                } else {
+                    self.blocked.remove(&key);
+                }
+            }
             SessionEvent::Closed { .. } => self.mark("oracle-session-closed"),
             _ => {}
         }

@@ -56,6 +56,12 @@ impl Signer for FakeSigner {
         self.ledger.insert(digest);
         spell(digest)
     }
+
+    fn agree(&self, other: &PublicKey) -> Option<[u8; 32]> {
+        let (a, b) = (self.key.min(*other), self.key.max(*other));
+        let signature = spell(digest(&a, &b.0));
+        signature.0.first_chunk().copied()
+    }
 }
 
 /// Accepts what the ledger knows, and nothing else.

@@ -117,6 +117,10 @@ pub(super) fn apply(
             endpoint.enter_lobby(&lobby, now);
             Ok(Done)
         }
+        Command::Distrust(user, device) => {
+            endpoint.distrust(&user, device, now);
+            Ok(Done)
+        }
         Command::Trust(user, device) => {
             endpoint.trust(&user, device, now);
             Ok(Done)

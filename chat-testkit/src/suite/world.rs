@@ -109,6 +109,7 @@ pub enum Command {
     Watch(UserId),
     EnterLobby(LobbyName),
     Trust(UserId, DeviceId),
+    Distrust(UserId, DeviceId),
 }
 
 /// What a command gave.

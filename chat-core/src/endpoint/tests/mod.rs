@@ -2,5 +2,7 @@
 //! cannot do to it.
 
 mod hostile;
+mod limits;
 mod net;
+mod own;
 mod promises;

@@ -4,7 +4,8 @@
 //! application trusts it. A user is a *stranger* until it is kept (a contact, a fellow member) or
 //! the application trusts a device for it.
 //!
-//! Guarantees: a refused key is never accepted without [`Pins::trust`]; only kept users are
+//! Guarantees: a refused key is never accepted without [`Pins::trust`], nor is one that was trusted
+//! before [`Pins::distrust`]; only kept users are
 //! stored, so a crowd of strangers writes nothing to the disk. The price: what was first heard of
 //! a stranger is forgotten with the process, and trust on first use begins anew for it.
 //!
@@ -66,6 +67,14 @@ pub enum IdentityEvent {
         /// The device.
         device: DeviceId,
     },
+    /// The application trusts this device no longer. What it signs is refused from now on, and
+    /// when it was the last one no other is pinned in its place.
+    Distrusted {
+        /// The user.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+    },
     /// `max_pins` users are kept, so this one could not be; raise it. Its frames are refused.
     NoRoom {
         /// The user.
@@ -87,6 +96,8 @@ pub enum Standing {
 struct Pinned {
     /// Oldest trust first; empty for a user that is kept but was never heard.
     devices: Vec<DeviceId>,
+    /// The last device was distrusted: only the application can trust another.
+    shut: bool,
     kept: bool,
     heard: Timestamp,
     /// Refused devices that were told, at most [`MAX_DEVICES`] per [`RETELL`].
@@ -124,7 +135,9 @@ impl Pins {
     /// [`RestoreError`] when the row is damaged.
     pub fn restore(&mut self, row: &Row) -> Result<(), RestoreError> {
         let (user, devices) = row::decode(row).ok_or_else(|| RestoreError::of(row))?;
-        self.users.insert(user, Pinned::new(devices, true));
+        let mut pinned = Pinned::new(devices, true);
+        pinned.shut = pinned.devices.is_empty();
+        self.users.insert(user, pinned);
         Ok(())
     }
 
@@ -147,7 +160,8 @@ impl Pins {
             self.tell_pinned(user, device);
             return trusted;
         };
-        if pinned.devices.is_empty() {
+        let shut = pinned.shut && !planted("pins-distrusted-comes-back");
+        if pinned.devices.is_empty() && !shut {
             pinned.devices.push(device);
             self.store(user);
             self.tell_pinned(user, device);
@@ -196,6 +210,27 @@ impl Pins {
         });
     }
 
+    /// Trusts `device` for `user` no longer, and keeps the user, so that this outlives the process.
+    /// False when it was not trusted.
+    pub fn distrust(&mut self, user: &UserId, device: DeviceId, now: Now) -> bool {
+        if !self.devices(user).contains(&device) {
+            return false;
+        }
+        self.keep(user);
+        if let Some(pinned) = self.users.get_mut(user) {
+            pinned.devices.retain(|known| *known != device);
+            pinned.shut = pinned.devices.is_empty();
+            // What it claims from now on is no news.
+            pinned.may_tell(device, now.mono);
+        }
+        self.store(user);
+        self.effects.emit_gated(IdentityEvent::Distrusted {
+            user: user.clone(),
+            device,
+        });
+        true
+    }
+
     /// Protects `user` from eviction and stores its pins: it is a contact, not a stranger. A user
     /// that was never heard is kept too; its first key is pinned when it speaks.
     pub fn keep(&mut self, user: &UserId) {
@@ -222,7 +257,7 @@ impl Pins {
         let Some(pinned) = self.users.get_mut(user) else {
             return;
         };
-        if !pinned.devices.is_empty() || devices.is_empty() {
+        if !pinned.devices.is_empty() || pinned.shut || devices.is_empty() {
             return;
         }
         mark("pins-met-earlier");
@@ -273,10 +308,11 @@ impl Pins {
     }
 
     fn store(&mut self, user: &UserId) {
-        let devices = &self.users[user].devices;
-        if !devices.is_empty() {
+        let pinned = &self.users[user];
+        if !pinned.devices.is_empty() || pinned.shut {
             let key = Bytes::copy_from_slice(user.as_str().as_bytes());
-            self.effects.put(Table::Pins, key, row::encode(devices));
+            self.effects
+                .put(Table::Pins, key, row::encode(&pinned.devices));
         }
     }
 }
@@ -285,6 +321,7 @@ impl Pinned {
     const fn new(devices: Vec<DeviceId>, kept: bool) -> Self {
         Self {
             devices,
+            shut: false,
             kept,
             heard: Timestamp::ZERO,
             told: Vec::new(),

@@ -1,4 +1,5 @@
-//! Rows of the pins: the key is the user's name, the value a version byte and the devices.
+//! Rows of the pins: the key is the user's name, the value a version byte and the devices; none
+//! when the last one was distrusted.
 
 use crate::effect::Row;
 use crate::id::{DeviceId, UserId};
@@ -25,6 +26,6 @@ pub(super) fn decode(row: &Row) -> Option<(UserId, Vec<DeviceId>)> {
         return None;
     };
     let (devices, rest) = postcard::take_from_bytes::<Devices>(value).ok()?;
-    let whole = rest.is_empty() && !devices.is_empty();
-    whole.then(|| (user, devices.iter().copied().map(DeviceId).collect()))
+    rest.is_empty()
+        .then(|| (user, devices.iter().copied().map(DeviceId).collect()))
 }

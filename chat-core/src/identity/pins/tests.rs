@@ -144,10 +144,6 @@ fn a_damaged_row_is_refused() {
             ..row.clone()
         },
         Row {
-            value: Bytes::from_static(&[1, 0]),
-            ..row.clone()
-        },
-        Row {
             value: Bytes::from_static(&[2, 1]),
             ..row.clone()
         },
@@ -226,4 +222,40 @@ fn the_seventeenth_device_replaces_the_one_trusted_longest() {
     let mut after = self::pins(8);
     after.restore(rows.last().unwrap()).unwrap();
     assert_eq!(after.devices(&ann), devices);
+}
+
+#[test]
+fn a_device_that_is_distrusted_is_refused_for_good_and_no_other_takes_its_place() {
+    let (mut pins, ann) = (pins(8), user("ann"));
+    let (first, second) = (key(1), key(2));
+    pins.handle_claim(&first, &ann, at(1));
+    assert!(
+        !pins.distrust(&ann, second.device(), at(2)),
+        "never trusted"
+    );
+    assert!(pins.distrust(&ann, first.device(), at(2)));
+    assert!(!pins.distrust(&ann, first.device(), at(2)), "once");
+    let (events, rows) = drain(&mut pins);
+    let distrusted = IdentityEvent::Distrusted {
+        user: ann.clone(),
+        device: first.device(),
+    };
+    assert_eq!(events.last(), Some(&distrusted));
+    let mut again = Pins::new(&BudgetConfig::default());
+    again.restore(rows.last().expect("it is stored")).unwrap();
+    for pins in [&mut pins, &mut again] {
+        for key in [&first, &second] {
+            let standing = pins.handle_claim(key, &ann, at(3));
+            assert!(!is_trusted(&standing), "{key:?}");
+        }
+        pins.keep_met(&ann, &[first.device()]);
+        assert_eq!(pins.devices(&ann), []);
+        pins.trust(&ann, second.device(), at(4));
+        assert!(is_trusted(&pins.handle_claim(&second, &ann, at(5))));
+        assert!(!is_trusted(&pins.handle_claim(&first, &ann, at(5))));
+    }
+    // One of several goes, the others stay.
+    pins.trust(&ann, first.device(), at(6));
+    assert!(pins.distrust(&ann, first.device(), at(7)));
+    assert!(is_trusted(&pins.handle_claim(&second, &ann, at(8))));
 }

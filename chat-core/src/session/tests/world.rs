@@ -372,6 +372,7 @@ impl World {
                 )
             }
             SessionEvent::Closed { peer, why, .. } => format!("Closed {peer} {why:?}"),
+            SessionEvent::BlockChanged { peer, blocked } => format!("Blocked {peer} {blocked}"),
         }
     }
 

@@ -190,6 +190,7 @@ pub(super) fn failure(why: &FailReason) -> &'static str {
         FailReason::Expired => "expired",
         FailReason::Refused { .. } => "refused",
         FailReason::Cancelled => "cancelled",
+        FailReason::TooLarge => "too large for this broker",
         _ => "gone",
     }
 }

@@ -140,6 +140,10 @@ impl<C> Life<C> {
             Command::EnterLobby(lobby) => {
                 self.client.enter_lobby(&lobby).await.expect("it runs");
             }
+            Command::Distrust(user, device) => {
+                let done = self.client.distrust(&user, device).await;
+                done.expect("it runs");
+            }
             Command::Trust(user, device) => {
                 self.client.trust(&user, device).await.expect("it runs");
             }

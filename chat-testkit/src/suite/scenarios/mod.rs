@@ -131,6 +131,9 @@ macro_rules! scenarios {
                 s5_a_block_before_any_contact_shows_nothing
                 s5_a_block_ends_the_session_without_a_word
                 s5_who_is_unblocked_can_ask_again
+                s5_a_block_holds_on_all_devices
+                s5_a_block_reaches_a_device_that_was_away
+                s8_a_distrusted_device_is_out_of_the_session
                 s6_who_was_refused_must_wait
                 s6_a_new_session_of_the_same_pair_is_the_same_conversation
                 s15_closing_keeps_the_history

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chat_core::Event;
 use chat_core::delivery::{Ack, FailReason};
+use chat_core::event::{IdentityEvent, SessionEvent};
 use chat_core::session::{CloseReason, Rejection, RequestError, SessionState};
 
 use crate::suite::stage::is_prompt;
@@ -295,4 +296,87 @@ pub async fn s7_a_close_waits_for_who_is_away<W: World>(s: &mut Stage<W>) {
     s.meet(alice).await;
     let (by, reason) = (s.user(alice), "goodbye".to_owned());
     assert_eq!(s.closed(bob, alice).await, CloseReason::Left { by, reason });
+}
+
+/// Waits until `node` hears from another of its devices that `peer` is blocked, or no longer.
+async fn block_changes<W: World>(s: &mut Stage<W>, node: Node, peer: Node, wanted: bool) {
+    let user = s.user(peer);
+    s.expect(node, "the word of the other device", |event| match event {
+        Event::Session(SessionEvent::BlockChanged { peer, blocked })
+            if *peer == user && *blocked == wanted =>
+        {
+            Some(())
+        }
+        _ => None,
+    })
+    .await;
+}
+
+/// Blocked on one device is blocked on all, and so is the end of it; the other side learns nothing.
+pub async fn s5_a_block_holds_on_all_devices<W: World>(s: &mut Stage<W>) {
+    let (phone, laptop) = (s.join("alice").await, s.join("alice").await);
+    let bob = s.join("bob").await;
+    let user = s.user(bob);
+    s.ask(phone, Command::Block(user.clone())).await;
+    block_changes(s, laptop, bob, true).await;
+    s.request(bob, laptop).await;
+    s.never(laptop, "a request of the blocked", is_prompt).await;
+    s.never(phone, "a request of the blocked", is_prompt).await;
+    s.never(bob, "any answer", |event| {
+        matches!(event, Event::Session(_))
+    })
+    .await;
+    s.ask(laptop, Command::Unblock(user)).await;
+    block_changes(s, phone, bob, false).await;
+    // His request still stands and is repeated.
+    s.shown(phone, bob).await;
+}
+
+/// A device that was away, and one that is new, learn of the block all the same.
+pub async fn s5_a_block_reaches_a_device_that_was_away<W: World>(s: &mut Stage<W>) {
+    let (phone, laptop) = (s.join("alice").await, s.join("alice").await);
+    let bob = s.join("bob").await;
+    s.chat(bob, laptop).await;
+    s.stop(laptop).await;
+    let user = s.user(bob);
+    s.ask(phone, Command::Block(user)).await;
+    s.world.wait(Duration::from_millis(200)).await;
+    s.revive(laptop).await;
+    block_changes(s, laptop, bob, true).await;
+    assert_eq!(s.closed(laptop, bob).await, CloseReason::Blocked);
+    let tablet = s.join("alice").await;
+    block_changes(s, tablet, bob, true).await;
+}
+
+/// A device that is not trusted any more is out of the session, and nothing it says is heard.
+pub async fn s8_a_distrusted_device_is_out_of_the_session<W: World>(s: &mut Stage<W>) {
+    let (alice, bob) = (s.join("alice").await, s.join("bob").await);
+    let conv = s.chat(alice, bob).await;
+    let user = s.user(bob);
+    let SessionState::Active { devices, .. } = s.world.session(alice, &user).await else {
+        panic!("the session is open");
+    };
+    s.ask(alice, Command::Distrust(user.clone(), devices[0]))
+        .await;
+    assert_eq!(s.closed(alice, bob).await, CloseReason::Distrusted);
+    s.expect(alice, "the word of the pins", |event| match event {
+        Event::Identity(IdentityEvent::Distrusted { user: whose, .. }) if *whose == user => {
+            Some(())
+        }
+        _ => None,
+    })
+    .await;
+    s.closed(bob, alice).await;
+    s.request(bob, alice).await;
+    s.never(alice, "a request of the distrusted", is_prompt)
+        .await;
+    // Also after a restart, and until it is trusted again.
+    s.stop(alice).await;
+    s.revive(alice).await;
+    s.never(alice, "a request of the distrusted", is_prompt)
+        .await;
+    s.ask(alice, Command::Trust(user, devices[0])).await;
+    let invite = s.shown(alice, bob).await;
+    s.ask(alice, Command::Accept(invite)).await;
+    assert_eq!(s.opened(alice, bob).await, conv);
 }
