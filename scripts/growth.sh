@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Instructions per core step with 10, 1,000 and 100,000 open conversations, counted by callgrind:
-# the same on every run and on a busy machine. Fails when a step with the most conversations needs
-# more than LIMIT per cent of what it needs with the size before.
-#   SIZES="10 1000 10000" scripts/growth.sh    is quick
+# What a step of the core costs with 10, 1,000, 10,000 and 100,000 open conversations that all take
+# turns: instructions, counted by callgrind, the same on every run and on a busy machine. Fails when
+# a step needs more than LIMIT per cent of what it needs with the smallest number.
+#   SIZES="10 1000" scripts/growth.sh      is quick
+#   TIME=1 scripts/growth.sh               prints CPU nanoseconds instead: all in turn, and 64 of all
 set -euo pipefail
 cd "$(dirname "$0")/.."
-limit=${LIMIT:-175}
-read -ra sizes <<<"${SIZES:-10 1000 100000}"
-rounds=500
+limit=${LIMIT:-110}
+read -ra sizes <<<"${SIZES:-10 1000 10000 100000}"
+rounds=500 # as many as growth.rs counts
 cargo build --quiet --release --locked -p benches --bin growth
 bin="${CARGO_TARGET_DIR:-target}/release/growth"
 out=$(mktemp)
@@ -15,26 +16,41 @@ trap 'rm -f "$out"' EXIT
 
 count() { # step, conversations
   valgrind --tool=callgrind --callgrind-out-file="$out" --collect-atstart=no \
-    --toggle-collect='growth::measured*' "$bin" "$1" "$2" "$rounds" 2>&1 |
+    --toggle-collect='growth::measured*' "$bin" count "$1" "$2" "$2" 2>&1 |
     awk -v rounds="$rounds" '/Collected/ { print int($NF / rounds) }'
 }
 
-failed=0
-printf '%-8s' step
-printf ' %10s' "${sizes[@]}"
-echo
-for step in send receive ack; do
-  before=0 now=0
-  printf '%-8s' $step
-  for size in "${sizes[@]}"; do
-    before=$now
-    now=$(count $step "$size")
-    printf ' %10s' "$now"
-  done
+row() { # name, figures
+  printf '%-16s' "$1"
+  printf ' %10s' "${@:2}"
   echo
-  if ((before > 0 && now * 100 > before * limit)); then
-    echo "$step grows beyond its limit: $now against $before" >&2
-    failed=1
-  fi
+}
+
+row step "${sizes[@]}"
+if [[ -n ${TIME:-} ]]; then
+  for step in send receive ack; do
+    all=() few=()
+    for size in "${sizes[@]}"; do
+      all+=("$("$bin" time "$step" "$size" "$size")")
+      few+=("$("$bin" time "$step" "$size" "$((size < 64 ? size : 64))")")
+    done
+    row "$step, all" "${all[@]}"
+    row "$step, 64" "${few[@]}"
+  done
+  exit
+fi
+failed=0
+for step in send receive ack; do
+  counts=()
+  for size in "${sizes[@]}"; do
+    counts+=("$(count $step "$size")")
+  done
+  row $step "${counts[@]}"
+  for now in "${counts[@]}"; do
+    if ((now * 100 > counts[0] * limit)); then
+      echo "$step grows beyond its limit: $now against ${counts[0]}" >&2
+      failed=1
+    fi
+  done
 done
 exit $failed

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use benches::Cpu;
 use chat_core::deadline::DeadlineIndex;
+use chat_core::rng::Rng;
 use chat_core::time::Timestamp;
 use criterion::{BatchSize, BenchmarkId, criterion_group, criterion_main};
 
 fn filled(n: u64) -> DeadlineIndex<u64> {
-    let mut index = DeadlineIndex::default();
+    let mut index = DeadlineIndex::new(&Rng::from_seed([1; 32]));
     for key in 0..n {
         index.set(key, Timestamp::from_micros(60_000_000 + key));
     }

@@ -46,6 +46,8 @@ pub struct Busy {
     /// The time.
     pub now: Timestamp,
     lines: Vec<Line>,
+    /// How many conversations are used, and which of them is next.
+    set: usize,
     at: usize,
     txn: u128,
     told: u64,
@@ -60,6 +62,7 @@ impl Busy {
             alice: endpoint("alice", 1, Crypto::Off),
             now,
             lines: Vec::new(),
+            set: 0,
             at: 0,
             txn: 0,
             told: 0,
@@ -69,6 +72,7 @@ impl Busy {
         for i in 0..n {
             busy.meet(i);
         }
+        busy.dwell(n);
         busy
     }
 
@@ -118,9 +122,14 @@ impl Busy {
         });
     }
 
+    /// From now on only `set` of the conversations are used.
+    pub fn dwell(&mut self, set: u32) {
+        self.set = usize::try_from(set).expect("a few at most");
+    }
+
     fn next(&mut self) -> usize {
-        self.at = (self.at + STRIDE) % self.lines.len();
-        self.at
+        self.at = (self.at + 1) % self.set;
+        self.at * STRIDE % self.lines.len()
     }
 
     /// Alice says 64 bytes in the next conversation: the step from the call to the drained queue.

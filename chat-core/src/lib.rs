@@ -32,6 +32,7 @@ pub mod probe;
 pub mod rng;
 pub mod sealer;
 pub mod session;
+mod slots;
 pub mod time;
 pub mod wire;
 

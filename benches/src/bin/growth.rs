@@ -1,8 +1,16 @@
-//! One kind of step over and over, for an instruction counter: `growth send|receive|ack N ROUNDS`
-//! with N open conversations. `scripts/growth.sh` runs it under callgrind, which counts what
-//! happens inside [`measured`] only.
+//! One kind of step over and over, for callgrind (`scripts/growth.sh`), which counts what happens
+//! inside [`measured`] only: `growth count|time send|receive|ack CONVERSATIONS SET`. SET of the open
+//! conversations take turns. Each of them was used before: what is counted is the life of a chat,
+//! not its first message. `time` prints the CPU nanoseconds of a step; the clock does not run under
+//! callgrind.
 
-use benches::Busy;
+use std::time::Duration;
+
+use benches::{Busy, ThreadTime};
+
+/// Steps that are counted, and that are timed.
+const COUNTED: u32 = 500;
+const TIMED: u32 = 20_000;
 
 /// What is counted.
 #[inline(never)]
@@ -10,14 +18,32 @@ fn measured<T>(step: impl FnOnce() -> T) -> T {
     step()
 }
 
-fn round(busy: &mut Busy, step: &str, count: bool) {
+/// What to do with a step.
+enum Look<'a> {
+    Away,
+    Count,
+    Time(&'a mut Duration),
+}
+
+impl Look<'_> {
+    fn at<T>(self, step: impl FnOnce() -> T) -> T {
+        match self {
+            Self::Away => step(),
+            Self::Count => measured(step),
+            Self::Time(spent) => {
+                let start = ThreadTime::now();
+                let result = step();
+                *spent += ThreadTime::now() - start;
+                result
+            }
+        }
+    }
+}
+
+fn round(busy: &mut Busy, step: &str, look: Look<'_>) {
     match step {
         "send" => {
-            let sent = if count {
-                measured(|| busy.send())
-            } else {
-                busy.send()
-            };
+            let sent = look.at(|| busy.send());
             assert_eq!(busy.frames_out(), 1, "the message left");
             let (inbox, ack) = busy.ack(sent);
             busy.inbound(&inbox, &ack);
@@ -26,20 +52,12 @@ fn round(busy: &mut Busy, step: &str, count: bool) {
         "ack" => {
             let sent = busy.send();
             let (inbox, ack) = busy.ack(sent);
-            if count {
-                measured(|| busy.inbound(&inbox, &ack));
-            } else {
-                busy.inbound(&inbox, &ack);
-            }
+            look.at(|| busy.inbound(&inbox, &ack));
             assert_eq!(busy.alice.stats().outbox, 0, "it was acknowledged");
         }
         _ => {
             let (channel, frame) = busy.text();
-            if count {
-                measured(|| busy.inbound(&channel, &frame));
-            } else {
-                busy.inbound(&channel, &frame);
-            }
+            look.at(|| busy.inbound(&channel, &frame));
             assert_eq!(busy.told(), 1, "the message was told");
             busy.acknowledge();
             busy.pass();
@@ -49,17 +67,26 @@ fn round(busy: &mut Busy, step: &str, count: bool) {
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    let [_, step, conversations, rounds] = &args[..] else {
-        eprintln!("usage: growth send|receive|ack CONVERSATIONS ROUNDS");
+    let [_, how, step, conversations, set] = &args[..] else {
+        eprintln!("usage: growth count|time send|receive|ack CONVERSATIONS SET");
         std::process::exit(2);
     };
     let number = |text: &String| text.parse::<u32>().expect("a number");
-    let (conversations, rounds) = (number(conversations), number(rounds));
+    let (conversations, set) = (number(conversations), number(set));
     let mut busy = Busy::open(conversations);
-    // Maps, queues and the allocator settle first.
-    for count in [false, true] {
-        for _ in 0..rounds {
-            round(&mut busy, step, count);
-        }
+    busy.dwell(set);
+    for _ in 0..2 * set.max(COUNTED) {
+        round(&mut busy, step, Look::Away);
     }
+    if how == "count" {
+        for _ in 0..COUNTED {
+            round(&mut busy, step, Look::Count);
+        }
+        return;
+    }
+    let mut spent = Duration::ZERO;
+    for _ in 0..TIMED {
+        round(&mut busy, step, Look::Time(&mut spent));
+    }
+    println!("{}", spent.as_nanos() / u128::from(TIMED));
 }

@@ -10,15 +10,14 @@
 //! show "sent" for what has arrived; an answer to a duplicate or a `Hello` is `Ephemeral`, its
 //! sender is there.
 
-use std::collections::BTreeSet;
-
+use super::Delivery;
 use super::inbox::WINDOW;
 use super::outbox::{Applied, At, Who};
+use super::state::{Conv, ConvAt, Key, StreamAt, UserAt};
 use super::types::{Ack, DeliveryEvent, FailReason};
-use super::{Conv, Delivery, Key};
 use crate::channel::{Channel, Class};
 use crate::effect::{Outgoing, Table};
-use crate::id::{ConvId, DeviceId, Epoch, UserId};
+use crate::id::{ConvId, Epoch};
 use crate::identity::Sender;
 use crate::probe::{mark, planted};
 use crate::time::{Now, Timestamp};
@@ -34,18 +33,10 @@ const ROLLBACK_PAUSE: core::time::Duration = core::time::Duration::from_secs(60)
 /// above would use up the numbers.
 const MAX_EPOCH_AHEAD: u64 = 1 << 40;
 
-/// Acknowledgements that wait for one sender.
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    streams: BTreeSet<(ConvId, DeviceId)>,
-    /// Something durable is new.
-    news: bool,
-}
-
 impl Delivery {
     /// News of a stream: acknowledged after a delay, together with others of the same sender.
-    pub(super) fn ack_later(&mut self, conv: ConvId, device: DeviceId, now: Now) {
-        let group = self.convs.get(&conv).is_some_and(|it| it.is_group());
+    pub(super) fn ack_later(&mut self, at: StreamAt, now: Now) {
+        let group = self.convs[self.streams[at].conv].is_group();
         let delay = if group {
             let rest = self
                 .config
@@ -55,42 +46,26 @@ impl Delivery {
         } else {
             self.config.ack_delay
         };
-        self.queue_ack(conv, device, true, now.mono + delay);
+        self.queue_ack(at, true, now.mono + delay);
     }
 
     /// A duplicate or a question: acknowledged at once, unless it just was.
-    pub(super) fn ack_again(&mut self, conv: ConvId, device: DeviceId, now: Now) {
-        let answered = self
-            .convs
-            .get(&conv)
-            .and_then(|it| it.streams.get(&device))
-            .and_then(|stream| stream.answered);
+    pub(super) fn ack_again(&mut self, at: StreamAt, now: Now) {
+        let stream = &self.streams[at];
+        let user = stream.account;
+        let answered = stream.answered;
         let due = answered.map_or(now.mono, |at| now.mono.max(at + self.config.ack_delay));
-        self.queue_ack(conv, device, false, due);
+        self.queue_ack(at, false, due);
         if due <= now.mono {
-            self.flush_due_acks(conv, device, now);
+            self.timers.remove(&Key::Ack(user));
+            self.on_ack_due(user, now);
         }
     }
 
-    fn flush_due_acks(&mut self, conv: ConvId, device: DeviceId, now: Now) {
-        let user = self
-            .convs
-            .get(&conv)
-            .and_then(|it| it.streams.get(&device))
-            .map(|stream| stream.user.clone());
-        if let Some(user) = user {
-            self.timers.remove(&Key::Ack(user.clone()));
-            self.on_ack_due(&user, now);
-        }
-    }
-
-    fn queue_ack(&mut self, conv: ConvId, device: DeviceId, news: bool, due: Timestamp) {
-        let Some(stream) = self.convs.get(&conv).and_then(|it| it.streams.get(&device)) else {
-            return;
-        };
-        let user = stream.user.clone();
-        let waiting = self.acks.entry(user.clone()).or_default();
-        waiting.streams.insert((conv, device));
+    fn queue_ack(&mut self, at: StreamAt, news: bool, due: Timestamp) {
+        let user = self.streams[at].account;
+        let waiting = &mut self.users[user].waiting;
+        waiting.streams.insert(at);
         waiting.news |= news;
         let key = Key::Ack(user);
         if self.timers.due(&key).is_none_or(|old| due < old) {
@@ -99,24 +74,23 @@ impl Delivery {
     }
 
     /// Sends what waits for `user`.
-    pub(super) fn on_ack_due(&mut self, user: &UserId, now: Now) {
+    pub(super) fn on_ack_due(&mut self, user: UserAt, now: Now) {
         if !self.up {
             return;
         }
-        let Some(waiting) = self.acks.remove(user) else {
-            return;
-        };
+        let waiting = core::mem::take(&mut self.users[user].waiting);
+        let name = self.users.key(user).clone();
         let all: Vec<_> = waiting
             .streams
             .into_iter()
-            .filter_map(|(conv, device)| self.stream_ack(conv, device, now))
+            .filter_map(|at| self.stream_ack(at, now))
             .collect();
         for part in all.chunks(MAX_STREAMS) {
             let ack = frames::Ack {
                 streams: BoundedVec::take_from(part.iter().cloned()),
             };
             mark("delivery-ack");
-            let mut frame = Outgoing::durable(Channel::Inbox(user.clone()), ack)
+            let mut frame = Outgoing::durable(Channel::Inbox(name.clone()), ack)
                 .with_ttl(self.config.content_ttl);
             frame.gated = !planted("delivery-ack-before-persist");
             if !waiting.news {
@@ -126,26 +100,21 @@ impl Delivery {
         }
     }
 
-    fn stream_ack(
-        &mut self,
-        conv: ConvId,
-        device: DeviceId,
-        now: Now,
-    ) -> Option<frames::StreamAck> {
+    fn stream_ack(&mut self, at: StreamAt, now: Now) -> Option<frames::StreamAck> {
         let share_read = self.config.share_read;
-        let window = self.window_for(conv, device);
-        let it = self.convs.get_mut(&conv)?;
+        let window = self.window_for(at);
+        let stream = &mut self.streams[at];
+        let it = &self.convs[stream.conv];
         // Whom we left or blocked meanwhile hears nothing more (S5).
         it.route.as_ref()?;
-        let stream = it.streams.get_mut(&device)?;
         stream.answered = Some(now.mono);
         if window < WINDOW {
             mark("delivery-window-narrow");
-            self.starved.insert((conv, device));
+            self.starved.insert(at);
         }
         Some(frames::StreamAck {
-            device: device.0,
-            conv: conv.0,
+            device: stream.device.0,
+            conv: it.id.0,
             epoch: stream.epoch.0,
             contig: stream.contig,
             bitmap: stream.bitmap(),
@@ -156,14 +125,8 @@ impl Delivery {
     }
 
     /// Answers a frame of a closed epoch, at most once per `ack_delay`.
-    pub(super) fn say_retired(&mut self, from: &Sender, conv: ConvId, now: Now) {
-        let Some(stream) = self
-            .convs
-            .get_mut(&conv)
-            .and_then(|it| it.streams.get_mut(&from.device))
-        else {
-            return;
-        };
+    pub(super) fn say_retired(&mut self, at: StreamAt, now: Now) {
+        let stream = &mut self.streams[at];
         let quiet = stream
             .answered
             .is_none_or(|at| at + self.config.ack_delay <= now.mono);
@@ -173,24 +136,25 @@ impl Delivery {
         mark("delivery-retired");
         stream.answered = Some(now.mono);
         let retired = frames::Retired {
-            device: from.device.0,
-            conv: conv.0,
+            device: stream.device.0,
+            conv: self.convs[stream.conv].id.0,
             below: stream.epoch.0.saturating_sub(1),
         };
-        let frame = Outgoing::ephemeral(Channel::Inbox(from.user.clone()), Body::from(retired));
+        let to = Channel::Inbox(stream.user.clone());
+        let frame = Outgoing::ephemeral(to, Body::from(retired));
         self.effects.send(frame.gated());
     }
 
     /// One stream of an acknowledgement for us.
     pub(super) fn take_ack(&mut self, from: &Sender, ack: &frames::StreamAck, now: Now) {
-        let conv = ConvId(ack.conv);
+        let Some(conv) = self.convs.slot(&ConvId(ack.conv)) else {
+            return;
+        };
         let who: Who = (from.user.clone(), from.device);
         let epoch = Epoch(ack.epoch);
         // A receiver may have given up what ran out, and then passes over it: first things first.
         self.on_expiry(conv, now);
-        let Some(it) = self.convs.get_mut(&conv) else {
-            return;
-        };
+        let it = &mut self.convs[conv];
         if !it.out.peers.contains_key(&who) {
             return;
         }
@@ -214,7 +178,7 @@ impl Delivery {
             let newly = it.out.apply_retired(&who, Epoch(epoch.0 - 1));
             self.count_off(conv, newly, now);
         }
-        let it = self.convs.get_mut(&conv).expect("it was found above");
+        let it = &mut self.convs[conv];
         if at(it) != Some(epoch) {
             self.notice_sign(conv, from, now);
             return;
@@ -222,14 +186,14 @@ impl Delivery {
         for refusal in ack.refused.iter() {
             self.on_refused(conv, (epoch, refusal.seq), from, refusal.code);
         }
-        let it = self.convs.get_mut(&conv).expect("it was found above");
+        let it = &mut self.convs[conv];
         let applied = it.out.apply(&who, ack);
         self.after_ack(conv, &who, epoch, applied, now);
         self.notice_sign(conv, from, now);
     }
 
-    fn after_ack(&mut self, conv: ConvId, who: &Who, epoch: Epoch, applied: Applied, now: Now) {
-        let it = self.convs.get_mut(&conv).expect("the caller found it");
+    fn after_ack(&mut self, conv: ConvAt, who: &Who, epoch: Epoch, applied: Applied, now: Now) {
+        let it = &mut self.convs[conv];
         // Who still misses something is there to take it; who has all says nothing of the others.
         let behind = it.out.is_behind(who);
         if behind {
@@ -267,8 +231,8 @@ impl Delivery {
     }
 
     /// Tells `Displayed` for what every recipient's user has seen now.
-    fn note_displayed(&mut self, conv: ConvId) {
-        let it = self.convs.get_mut(&conv).expect("the caller found it");
+    fn note_displayed(&mut self, conv: ConvAt) {
+        let it = &mut self.convs[conv];
         let seen = it.out.displayed_by_all();
         let (before, epoch) = (it.out.displayed, seen.0);
         if seen <= before {
@@ -292,13 +256,11 @@ impl Delivery {
     }
 
     /// Messages that one recipient fewer misses: tells `Delivered`, forgets what is done.
-    pub(super) fn count_off(&mut self, conv: ConvId, newly: Vec<(At, bool)>, now: Now) {
+    pub(super) fn count_off(&mut self, conv: ConvAt, newly: Vec<(At, bool)>, now: Now) {
         let mut any = false;
         let until = self.notice_until(now);
         for (at, settles) in newly {
-            let Some(it) = self.convs.get_mut(&conv) else {
-                return;
-            };
+            let it = &mut self.convs[conv];
             let Some(entry) = it.out.entries.get_mut(&at) else {
                 continue;
             };
@@ -320,27 +282,26 @@ impl Delivery {
             }
         }
         if any {
-            if let Some(it) = self.convs.get_mut(&conv) {
-                // Who holds something above a hole that is owed to nobody must hear of the base.
-                if it.out.entries.is_empty() && it.out.owes_notice() {
-                    it.out.notice.get_or_insert(until);
-                }
+            let out = &mut self.convs[conv].out;
+            // Who holds something above a hole that is owed to nobody must hear of the base.
+            if out.entries.is_empty() && out.owes_notice() {
+                out.notice.get_or_insert(until);
             }
             self.pump(conv, now);
         }
     }
 
     /// Removes a message from the outbox; its transaction stays known for a while.
-    pub(super) fn forget(&mut self, conv: ConvId, at: At) {
-        let it = self.convs.get_mut(&conv).expect("the caller found it");
+    pub(super) fn forget(&mut self, conv: ConvAt, at: At) {
+        let it = &mut self.convs[conv];
         let Some(entry) = it.out.remove(at) else {
             return;
         };
         self.drop_outbox_row(conv, at, &entry);
     }
 
-    fn on_refused(&mut self, conv: ConvId, at: At, from: &Sender, code: u8) {
-        let it = self.convs.get_mut(&conv).expect("the caller found it");
+    fn on_refused(&mut self, conv: ConvAt, at: At, from: &Sender, code: u8) {
+        let it = &mut self.convs[conv];
         let Some(entry) = it.out.entries.get_mut(&at) else {
             return;
         };
@@ -365,12 +326,12 @@ impl Delivery {
     /// A receiver closed `below`, and with it our restored messages up to there: a later life of
     /// ours had drained them. What belongs to this life gets new numbers above.
     pub(super) fn take_retired(&mut self, from: &Sender, retired: &frames::Retired, now: Now) {
-        let conv = ConvId(retired.conv);
-        let below = Epoch(retired.below);
-        let who: Who = (from.user.clone(), from.device);
-        let Some(it) = self.convs.get_mut(&conv) else {
+        let Some(conv) = self.convs.slot(&ConvId(retired.conv)) else {
             return;
         };
+        let below = Epoch(retired.below);
+        let who: Who = (from.user.clone(), from.device);
+        let it = &mut self.convs[conv];
         if it.out.peers.get(&who).is_none_or(|peer| peer.epoch > below) {
             return;
         }
@@ -378,7 +339,7 @@ impl Delivery {
         if below >= ours && it.out.lives.range(ours..=below).next().is_some() {
             self.roll_forward(conv, below, now);
         }
-        let it = self.convs.get_mut(&conv).expect("it was found above");
+        let it = &mut self.convs[conv];
         let newly = it
             .out
             .apply_retired(&who, below.min(Epoch(ours.0.saturating_sub(1))));
@@ -386,7 +347,7 @@ impl Delivery {
             mark("delivery-drained-by-a-later-life");
             self.count_off(conv, newly, now);
         }
-        let it = self.convs.get_mut(&conv).expect("it was found above");
+        let it = &mut self.convs[conv];
         if it.out.is_behind(&who) {
             it.out.rtt.silent = 0;
             self.rearm(conv, now);
@@ -397,9 +358,9 @@ impl Delivery {
     /// Somebody knows of later numbers of ours than we do: the store was restored from an older
     /// state, or it lies. All later messages get a new epoch, and what this life still owes here
     /// is told again under new ids.
-    fn roll_forward(&mut self, conv: ConvId, above: Epoch, now: Now) {
+    fn roll_forward(&mut self, conv: ConvAt, above: Epoch, now: Now) {
         let ceiling = now.wall.0.saturating_add(MAX_EPOCH_AHEAD);
-        let it = self.convs.get_mut(&conv).expect("the caller found it");
+        let it = &mut self.convs[conv];
         if above.0 > ceiling.max(self.epoch.0) || it.out.rollback_at.is_some_and(|at| now.mono < at)
         {
             mark("delivery-rollback-not-believed");

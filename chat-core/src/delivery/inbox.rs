@@ -7,8 +7,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::state::{ConvAt, UserAt};
 use crate::hlc::Hlc;
-use crate::id::{Epoch, UserId};
+use crate::id::{DeviceId, Epoch, UserId};
 use crate::probe::{mark, planted};
 use crate::time::{Timestamp, UnixMillis};
 use crate::wire::delivery::{OpenStream, Refusal};
@@ -82,7 +83,10 @@ pub(super) enum Place {
 /// The receive state of one device in one conversation.
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
+    pub(super) conv: ConvAt,
+    pub(super) device: DeviceId,
     pub(super) user: UserId,
+    pub(super) account: UserAt,
     /// The open epoch; all below are closed. 0: nothing heard yet.
     pub(super) epoch: Epoch,
     /// Messages of the earlier epochs, as the sender said.
@@ -99,12 +103,17 @@ pub(super) struct Stream {
     pub(super) marks: VecDeque<(Hlc, u64)>,
     /// When it was last acknowledged or answered, to bound answers to duplicates.
     pub(super) answered: Option<Timestamp>,
+    /// A timer runs for what is held.
+    pub(super) timed: bool,
 }
 
 impl Stream {
-    pub(super) fn new(user: UserId) -> Self {
+    pub(super) fn new(conv: ConvAt, device: DeviceId, user: UserId, account: UserAt) -> Self {
         Self {
+            conv,
+            device,
             user,
+            account,
             epoch: Epoch(0),
             sent_before: 0,
             contig: 0,
@@ -114,6 +123,7 @@ impl Stream {
             last: (Hlc(0), 0),
             marks: VecDeque::new(),
             answered: None,
+            timed: false,
         }
     }
 

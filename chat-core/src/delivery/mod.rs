@@ -14,6 +14,7 @@ mod receive;
 mod retransmit;
 mod rows;
 mod send;
+mod state;
 mod timeline;
 mod types;
 
@@ -32,18 +33,19 @@ use crate::config::DeliveryConfig;
 use crate::content::Content;
 use crate::effect::{Effects, RestoreError, Row, Table};
 use crate::hlc::{HlcClock, MAX_DRIFT};
-use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, TxnId, UserId};
+use crate::id::{ConvId, Epoch, Seq, TxnId, UserId};
 use crate::identity::Sender;
 use crate::probe::mark;
 use crate::rng::Rng;
 use crate::sealer::Sealer;
+use crate::slots::Slots;
 use crate::time::{Now, Timestamp};
 use crate::wire;
 
-use ack::Waiting;
 use inbox::Stream;
-use outbox::{Outbox, Peer, Who};
+use outbox::{Peer, Who};
 use retransmit::Bucket;
+use state::{Account, Conv, ConvAt, Dues, Key, Share, StreamAt, StreamKey, Txn, UserAt};
 
 /// How many transactions stay known after their messages left the outbox.
 const MAX_TXNS: u64 = 1_024;
@@ -51,78 +53,6 @@ const MAX_TXNS: u64 = 1_024;
 const MAX_TYPING: usize = 1_024;
 /// At most one "I type" per this time.
 const TYPING_EVERY: core::time::Duration = core::time::Duration::from_secs(3);
-
-/// What a deadline is for.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Key {
-    /// Say what is owed.
-    Hello(ConvId),
-    /// Send again.
-    Retry(ConvId),
-    /// The oldest message runs out.
-    Expiry(ConvId),
-    /// Acknowledge what this user sent.
-    Ack(UserId),
-    /// What is held will not be completed any more.
-    Flush(ConvId, DeviceId),
-    /// Typing lapses.
-    Typing(ConvId, UserId),
-}
-
-/// A send that is known by its transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Txn {
-    id: MessageId,
-    hash: [u8; 16],
-}
-
-/// What one user takes up of the inbox.
-#[derive(Clone, Copy, Debug, Default)]
-struct Share {
-    told: usize,
-    held: usize,
-}
-
-/// One conversation.
-#[derive(Debug)]
-struct Conv {
-    route: Option<Route>,
-    out: Outbox,
-    streams: BTreeMap<DeviceId, Stream>,
-    /// Told and not acknowledged, with whose it is.
-    inbox: BTreeMap<u64, UserId>,
-    /// The last place used in the inbox log.
-    pos: u64,
-    /// The lowest item on the screen.
-    shown: Option<SortKey>,
-    /// How far the user has read.
-    read: Option<SortKey>,
-    /// We said that we type; again not before this.
-    typing: Option<Timestamp>,
-}
-
-impl Conv {
-    fn new(config: &DeliveryConfig) -> Self {
-        Self {
-            route: None,
-            out: Outbox::new(config.window),
-            streams: BTreeMap::new(),
-            inbox: BTreeMap::new(),
-            pos: 0,
-            shown: None,
-            read: None,
-            typing: None,
-        }
-    }
-
-    fn is_group(&self) -> bool {
-        self.route.as_ref().is_some_and(|route| route.group)
-    }
-
-    fn owes(&self) -> bool {
-        !self.out.entries.is_empty() || self.out.notice.is_some()
-    }
-}
 
 /// Outboxes and inboxes of one device.
 ///
@@ -138,19 +68,19 @@ pub struct Delivery {
     sealer: Box<dyn Sealer>,
     rng: Rng,
     clock: HlcClock,
-    convs: BTreeMap<ConvId, Conv>,
+    convs: Slots<ConvId, Conv>,
+    streams: Slots<StreamKey, Stream>,
+    users: Slots<UserId, Account>,
     /// Conversations that owe something.
-    owing: BTreeSet<ConvId>,
+    owing: BTreeSet<ConvAt>,
     outbox: (usize, usize),
-    txns: BTreeMap<TxnId, Txn>,
+    txns: Slots<TxnId, Txn>,
     ring: BTreeMap<u64, TxnId>,
-    acks: BTreeMap<UserId, Waiting>,
-    shares: BTreeMap<UserId, Share>,
     /// Delivered and held, all conversations.
     total: Share,
     /// Streams that were told a narrow window.
-    starved: BTreeSet<(ConvId, DeviceId)>,
-    typing: BTreeSet<(ConvId, UserId)>,
+    starved: BTreeSet<StreamAt>,
+    typing: BTreeSet<(ConvAt, UserId)>,
     /// Rows of `Inbox` as restored, until they are told again.
     restored: BTreeMap<(ConvId, u64), Received>,
     timers: crate::deadline::DeadlineIndex<Key>,
@@ -177,30 +107,25 @@ impl Delivery {
             bucket: Bucket::new(config.retransmit_rate),
             config,
             sealer,
-            rng,
             clock: HlcClock::default(),
-            convs: BTreeMap::new(),
+            convs: Slots::new(&rng),
+            streams: Slots::new(&rng),
+            users: Slots::new(&rng),
+            txns: Slots::new(&rng),
+            timers: crate::deadline::DeadlineIndex::new(&rng),
+            rng,
             owing: BTreeSet::new(),
             outbox: (0, 0),
-            txns: BTreeMap::new(),
             ring: BTreeMap::new(),
-            acks: BTreeMap::new(),
-            shares: BTreeMap::new(),
             total: Share::default(),
             starved: BTreeSet::new(),
             typing: BTreeSet::new(),
             restored: BTreeMap::new(),
-            timers: crate::deadline::DeadlineIndex::default(),
             up: false,
             up_since: Timestamp::ZERO,
             max_frame: usize::MAX,
             effects: Effects::default(),
         }
-    }
-
-    fn conv_mut(&mut self, conv: ConvId) -> &mut Conv {
-        let config = &self.config;
-        self.convs.entry(conv).or_insert_with(|| Conv::new(config))
     }
 
     /// Takes back a row of `Conversations`, `Outbox`, `Streams` or `Inbox`.
@@ -211,7 +136,8 @@ impl Delivery {
         match row.table {
             Table::Conversations if row.key.len() == 32 => {
                 let conv = ConvId(row.key[..].try_into().map_err(|_| RestoreError::of(row))?);
-                let hlc = rows::restore_conv(row, self.conv_mut(conv))?;
+                let at = self.conv_at(conv);
+                let hlc = rows::restore_conv(row, &mut self.convs[at])?;
                 self.clock = HlcClock::resume(self.clock.last().max(hlc));
             }
             Table::Conversations => {
@@ -220,43 +146,49 @@ impl Delivery {
                 self.txns.insert(txn, known);
             }
             Table::Outbox => {
-                let (conv, at, entry) = rows::restore_outbox(row)?;
+                let (id, at, entry) = rows::restore_outbox(row)?;
+                let conv = self.conv_at(id);
                 self.clock = HlcClock::resume(self.clock.last().max(entry.hlc));
                 let known = Txn {
                     id: self.own_id(conv, at),
-                    hash: send::hash(conv, &entry.body),
+                    hash: send::hash(id, &entry.body),
                 };
                 self.txns.insert(entry.txn, known);
                 self.outbox.0 += 1;
                 self.outbox.1 += entry.body.len();
                 let due = now.mono_at(entry.expires);
-                let key = Key::Expiry(conv);
-                if self.timers.due(&key).is_none_or(|old| due < old) {
-                    self.timers.set(key, due);
-                }
-                let out = &mut self.conv_mut(conv).out;
+                self.set_dues(conv, |dues| {
+                    dues.expiry = Some(dues.expiry.map_or(due, |old| old.min(due)));
+                });
+                let out = &mut self.convs[conv].out;
                 out.entries.insert(at, entry);
                 out.unsent.insert(at);
             }
             Table::Streams => {
                 let (conv, device, item) = rows::restore_stream(row)?;
-                let streams = &mut self.conv_mut(conv).streams;
+                let at = self.conv_at(conv);
                 match item {
-                    rows::StreamItem::State(mut state) => {
-                        if let Some(early) = streams.remove(&device) {
-                            state.held = early.held;
-                        }
-                        streams.insert(device, state);
+                    rows::StreamItem::State(user, state) => {
+                        let at = self.stream_at(at, device, &user);
+                        let held = core::mem::take(&mut self.streams[at].held);
+                        // What it held may have come before it, and did not name the user.
+                        let account = self.account(&user);
+                        let before = core::mem::replace(&mut self.streams[at].account, account);
+                        self.users[account].streams += 1;
+                        self.users[before].streams -= 1;
+                        self.let_go(before);
+                        let stream = &mut self.streams[at];
+                        stream.user = user;
+                        state.put_into(stream);
+                        stream.held = held;
                     }
                     rows::StreamItem::Held(seq, held) => {
                         if let Some(body) = &held.body {
                             Content::decode(conv, body).map_err(|_| RestoreError::of(row))?;
                         }
                         let me = self.me.user.clone();
-                        let streams = &mut self.conv_mut(conv).streams;
-                        // Its state row follows and names the user.
-                        let stream = streams.entry(device).or_insert_with(|| Stream::new(me));
-                        stream.held.insert(seq, held);
+                        let at = self.stream_at(at, device, &me);
+                        self.streams[at].held.insert(seq, held);
                     }
                 }
             }
@@ -266,9 +198,9 @@ impl Delivery {
                     return Err(RestoreError::of(row));
                 };
                 received.redelivered = true;
-                let user = received.from.clone();
-                self.share(&user, 1, 0);
-                self.conv_mut(conv).inbox.insert(pos, user);
+                let (at, user) = (self.conv_at(conv), self.account(&received.from));
+                self.share(user, 1, 0);
+                self.convs[at].inbox.insert(pos, user);
                 self.restored.insert((conv, pos), received);
             }
             _ => {}
@@ -280,10 +212,14 @@ impl Delivery {
     /// application did not acknowledge.
     pub fn resume(&mut self, now: Now) {
         for ((conv, pos), received) in core::mem::take(&mut self.restored) {
-            let it = self.conv_mut(conv);
+            let conv = self.conv_at(conv);
+            let it = &mut self.convs[conv];
             it.pos = it.pos.max(pos);
-            if let Some(stream) = it.streams.get_mut(&received.id.stream.device)
-                && stream.epoch == received.id.stream.epoch
+            let stream = self
+                .streams
+                .get_mut(&(conv, received.id.stream.device))
+                .filter(|stream| stream.epoch == received.id.stream.epoch);
+            if let Some(stream) = stream
                 && received.id.seq.0 > stream.read
             {
                 stream
@@ -293,26 +229,25 @@ impl Delivery {
             mark("delivery-redelivered");
             self.effects.emit(DeliveryEvent::Received(received));
         }
-        let mut held = Vec::new();
-        for (conv, it) in &mut self.convs {
-            it.out.settle();
-            for (device, stream) in &mut it.streams {
-                // A clock that jumped while we were down looks like a long absence. A sender that
-                // is there says meanwhile what it still has.
-                for held in stream.held.values_mut() {
-                    held.due = now.mono_at(held.expires).max(now.mono + MAX_DRIFT);
-                }
-                if let Some((_, first)) = stream.held.first_key_value() {
-                    held.push((stream.user.clone(), stream.held.len()));
-                    self.timers.set(Key::Flush(*conv, *device), first.due);
-                }
+        let streams: Vec<_> = self.streams.slots().collect();
+        for at in streams {
+            let stream = &mut self.streams[at];
+            // A clock that jumped while we were down looks like a long absence. A sender that is
+            // there says meanwhile what it still has.
+            for held in stream.held.values_mut() {
+                held.due = now.mono_at(held.expires).max(now.mono + MAX_DRIFT);
             }
-            if it.owes() {
-                self.owing.insert(*conv);
-            }
+            let (account, count) = (stream.account, stream.held.len());
+            self.share(account, 0, isize::try_from(count).unwrap_or(isize::MAX));
+            self.await_held(at, now);
         }
-        for (user, count) in held {
-            self.share(&user, 0, isize::try_from(count).unwrap_or(isize::MAX));
+        let convs: Vec<_> = self.convs.slots().collect();
+        for conv in convs {
+            let it = &mut self.convs[conv];
+            it.out.settle();
+            if it.owes() {
+                self.owing.insert(conv);
+            }
         }
     }
 
@@ -325,7 +260,8 @@ impl Delivery {
             .recipients
             .retain(|(_, device), _| *device != self.me.device);
         let epoch = self.epoch;
-        let it = self.conv_mut(conv);
+        let conv = self.conv_at(conv);
+        let it = &mut self.convs[conv];
         it.out.settle();
         let fresh = it.route.is_none();
         // A member that was out meanwhile is another recipient than it was.
@@ -340,10 +276,10 @@ impl Delivery {
             .collect();
         for who in back {
             mark("delivery-recipient-returned");
-            let newly = self.conv_mut(conv).out.leave(&who);
+            let newly = self.convs[conv].out.leave(&who);
             self.count_off(conv, newly, now);
         }
-        let it = self.conv_mut(conv);
+        let it = &mut self.convs[conv];
         let next = it.out.lives.get(&epoch).map_or(1, |life| life.next);
         for (who, since) in &route.recipients {
             it.out.join(who.clone(), *since, (epoch, next));
@@ -362,12 +298,12 @@ impl Delivery {
         it.route = Some(route);
         for who in gone {
             mark("delivery-recipient-gone");
-            let it = self.conv_mut(conv);
+            let it = &mut self.convs[conv];
             let newly = it.out.leave(&who);
             self.count_off(conv, newly, now);
         }
         if group {
-            let entries = self.conv_mut(conv).out.entries.iter();
+            let entries = self.convs[conv].out.entries.iter();
             let left: Vec<_> = entries
                 .filter(|(_, entry)| entry.devices == 0)
                 .map(|(at, _)| (*at, true))
@@ -376,87 +312,86 @@ impl Delivery {
         }
         self.pump(conv, now);
         if self.up && fresh && self.owing.contains(&conv) {
-            self.timers.set(Key::Hello(conv), now.mono);
+            self.set_dues(conv, |dues| dues.hello = Some(now.mono));
         }
     }
 
     /// Closes it: what is unacknowledged fails with `why` (Q15). Who sent what stays known, so
     /// that a copy that comes later is no news (S15).
     pub fn close(&mut self, conv: ConvId, why: FailReason, now: Now) {
-        let Some(it) = self.convs.get_mut(&conv) else {
+        let Some(conv) = self.convs.slot(&conv) else {
             return;
         };
+        let it = &mut self.convs[conv];
         if it.route.take().is_none() && it.out.entries.is_empty() {
             return;
         }
         it.out.peers.clear();
         it.typing = None;
         let owed: Vec<_> = it.out.entries.keys().copied().collect();
-        let devices: Vec<_> = it.streams.keys().copied().collect();
+        let streams = it.streams.clone();
         for at in owed {
             self.fail(conv, at, &why, now);
         }
-        self.conv_mut(conv).out.notice = None;
-        for device in devices {
-            self.flush_stream(conv, device, now);
+        self.convs[conv].out.notice = None;
+        for stream in streams {
+            self.flush_stream(stream, now);
         }
         self.put_conv(conv);
         self.owing.remove(&conv);
-        for key in [Key::Hello(conv), Key::Retry(conv), Key::Expiry(conv)] {
-            self.timers.remove(&key);
-        }
+        self.set_dues(conv, |dues| *dues = Dues::default());
     }
 
     /// The user has seen everything up to `up_to`; moves forward only (Q12).
     pub fn mark_read(&mut self, conv: ConvId, up_to: SortKey, now: Now) {
-        let Some(it) = self.convs.get_mut(&conv) else {
+        let Some(conv) = self.convs.slot(&conv) else {
             return;
         };
+        let it = &mut self.convs[conv];
         if it.read.is_some_and(|read| read >= up_to) {
             return;
         }
         it.read = Some(up_to);
-        let mut moved = Vec::new();
-        for (device, stream) in &mut it.streams {
-            let epoch = stream.epoch;
+        self.put_conv(conv);
+        for at in self.convs[conv].streams.clone() {
+            let stream = &mut self.streams[at];
+            let (device, epoch) = (stream.device, stream.epoch);
             let sort = |hlc, seq| SortKey {
                 hlc,
-                device: *device,
+                device,
                 epoch,
                 seq,
             };
             if stream.mark_read(|hlc, seq| sort(hlc, seq) <= up_to) {
-                moved.push((*device, rows::encode_stream(stream)));
-            }
-        }
-        self.put_conv(conv);
-        for (device, row) in moved {
-            self.effects
-                .put(Table::Streams, rows::stream_key(conv, device), row);
-            if self.config.share_read {
-                self.ack_later(conv, device, now);
+                self.put_stream(at);
+                if self.config.share_read {
+                    self.ack_later(at, now);
+                }
             }
         }
     }
 
     /// The application is done with everything up to `pos` of this inbox.
     pub fn acknowledge(&mut self, conv: ConvId, pos: u64, now: Now) {
-        let Some(it) = self.convs.get_mut(&conv) else {
+        let Some(conv) = self.convs.slot(&conv) else {
             return;
         };
-        let rest = it.inbox.split_off(&pos.saturating_add(1));
-        let done = core::mem::replace(&mut it.inbox, rest);
-        for (pos, user) in done {
+        let id = self.convs[conv].id;
+        while let Some(entry) = self.convs[conv].inbox.first_entry()
+            && *entry.key() <= pos
+        {
+            let (first, user) = entry.remove_entry();
             self.effects
-                .delete(Table::Inbox, rows::inbox_key(conv, pos));
-            self.share(&user, -1, 0);
+                .delete(Table::Inbox, rows::inbox_key(id, first));
+            self.share(user, -1, 0);
+            self.let_go(user);
         }
-        for (conv, device) in core::mem::take(&mut self.starved) {
-            if self.window_for(conv, device) == 0 {
-                self.starved.insert((conv, device));
+        for at in core::mem::take(&mut self.starved) {
+            if self.window_for(at) == 0 {
+                self.starved.insert(at);
             } else {
                 mark("delivery-window-reopened");
-                self.ack_later(conv, device, now);
+                self.ack_later(at, now);
             }
         }
     }
@@ -481,44 +416,66 @@ impl Delivery {
     pub fn handle_up(&mut self, now: Now) {
         self.up = true;
         self.up_since = now.mono;
-        for conv in &self.owing {
-            if let Some(it) = self.convs.get_mut(conv) {
-                it.out.rtt.silent = 0;
-                it.out.hellos = 0;
-            }
-            self.timers.remove(&Key::Retry(*conv));
-            self.timers.set(Key::Hello(*conv), now.mono);
+        let owing: Vec<_> = self.owing.iter().copied().collect();
+        for conv in owing {
+            let out = &mut self.convs[conv].out;
+            out.rtt.silent = 0;
+            out.hellos = 0;
+            self.set_dues(conv, |dues| {
+                dues.retry = None;
+                dues.hello = Some(now.mono);
+            });
         }
-        for user in self.acks.keys() {
+        for user in self.acks_waiting() {
             let due = now.mono + self.rng.jitter(self.config.ack_delay);
-            self.timers.set(Key::Ack(user.clone()), due);
+            self.timers.set(Key::Ack(user), due);
         }
     }
 
     /// Cut off: retransmit timers stand still (Q7).
     pub fn handle_down(&mut self, _now: Now) {
         self.up = false;
-        for conv in &self.owing {
-            self.timers.remove(&Key::Retry(*conv));
-            self.timers.remove(&Key::Hello(*conv));
+        let owing: Vec<_> = self.owing.iter().copied().collect();
+        for conv in owing {
+            self.set_dues(conv, |dues| {
+                dues.retry = None;
+                dues.hello = None;
+            });
         }
-        for user in self.acks.keys() {
-            self.timers.remove(&Key::Ack(user.clone()));
+        for user in self.acks_waiting() {
+            self.timers.remove(&Key::Ack(user));
         }
+    }
+
+    fn acks_waiting(&self) -> Vec<UserAt> {
+        let waits = |user: &UserAt| !self.users[*user].waiting.streams.is_empty();
+        self.users.slots().filter(waits).collect()
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Now) {
         while let Some(key) = self.timers.pop_due(now.mono) {
             match key {
-                Key::Hello(conv) => self.on_hello_due(conv, now),
-                Key::Retry(conv) => self.on_retry(conv, now),
-                Key::Expiry(conv) => self.on_expiry(conv, now),
-                Key::Ack(user) => self.on_ack_due(&user, now),
-                Key::Flush(conv, device) => self.on_flush(conv, device, now),
-                Key::Typing(conv, user) => self.on_typing_over(conv, user),
+                Key::Conv(conv) => self.on_conv_due(conv, now),
+                Key::Ack(user) => self.on_ack_due(user, now),
+                Key::Flush(stream) => self.on_flush(stream, now),
+                Key::Typing(conv, user) => self.on_typing_over(conv, &user),
             }
         }
+    }
+
+    fn on_conv_due(&mut self, conv: ConvAt, now: Now) {
+        let is_due = |due: &mut Option<Timestamp>| due.take_if(|at| *at <= now.mono).is_some();
+        if is_due(&mut self.convs[conv].dues.hello) {
+            self.on_hello_due(conv, now);
+        }
+        if is_due(&mut self.convs[conv].dues.retry) {
+            self.on_retry(conv, now);
+        }
+        if is_due(&mut self.convs[conv].dues.expiry) {
+            self.on_expiry(conv, now);
+        }
+        self.file(conv);
     }
 
     /// When to call [`Self::handle_timeout`].

@@ -6,9 +6,10 @@
 //! what is held back counts only against more of its kind, so the message that is missing always
 //! has room and nothing waits for itself.
 
-use super::inbox::{Claim, Held, MAX_REFUSED, Place, Step, Stream, WINDOW};
+use super::inbox::{Claim, Held, MAX_REFUSED, Place, Step, WINDOW};
+use super::state::{ConvAt, Key, Share, StreamAt, UserAt};
 use super::types::{DeliveryEvent, Received, SortKey, Standing};
-use super::{Delivery, Key, MAX_TYPING, Share, rows, timeline};
+use super::{Delivery, MAX_TYPING, rows, timeline};
 use crate::content::{Content, ContentError};
 use crate::effect::Table;
 use crate::hlc::{Hlc, MAX_DRIFT};
@@ -44,17 +45,16 @@ impl Delivery {
             mark("delivery-impossible-data");
             return;
         }
-        let conv = ConvId(data.conv);
         let claim = Claim {
             epoch: Epoch(data.epoch),
             base: data.base,
             sent_before: data.sent_before,
             base_roster: data.base_roster,
         };
-        let Some((mut stream, since)) = self.take_stream(from, conv, claim.epoch, now) else {
+        let Some((at, since)) = self.hear(from, ConvId(data.conv), claim.epoch, now) else {
             return;
         };
-        let device = from.device;
+        let stream = &mut self.streams[at];
         let mut steps = Vec::new();
         let (before, stood) = (stream.last.0, stream.stands());
         if let Some(prior) = &data.prior
@@ -62,8 +62,8 @@ impl Delivery {
             && !stream.is_done_with(prior, since, &mut steps)
         {
             mark("delivery-older-epoch-first");
-            if self.put_moved(conv, device, stream, (before, stood), steps, now) {
-                self.ack_later(conv, device, now);
+            if self.put_moved(at, (before, stood), steps, now) {
+                self.ack_later(at, now);
             }
             return;
         }
@@ -73,7 +73,7 @@ impl Delivery {
         } else if data.prev_roster < since {
             moved |= stream.skip_to(data.seq - 1, &mut steps);
         }
-        let place = stream.place(data.seq);
+        let (place, account) = (stream.place(data.seq), stream.account);
         let mut arrived = None;
         let mut again = false;
         match place {
@@ -82,38 +82,37 @@ impl Delivery {
                 again = true;
             }
             Place::Beyond => mark("delivery-beyond-window"),
-            Place::Next | Place::Ahead if !self.has_room(&stream.user, place) => {
+            Place::Next | Place::Ahead if !self.has_room(account, place) => {
                 mark("delivery-inbox-full");
-                self.starved.insert((conv, device));
+                self.starved.insert(at);
                 again = true;
             }
             Place::Next | Place::Ahead => {
-                if let Some(held) = self.open_body(from, data, standing, &mut stream, now) {
+                if let Some(held) = self.open_body(from, data, standing, at, now) {
                     arrived = Some(data.seq);
-                    stream.take(data.seq, held, &mut steps);
+                    self.streams[at].take(data.seq, held, &mut steps);
                 }
             }
         }
-        let held = arrived.filter(|seq| stream.held.contains_key(seq));
         if moved || arrived.is_some() {
-            let key = rows::stream_key(conv, device);
-            self.effects
-                .put(Table::Streams, key, rows::encode_stream(&stream));
+            self.put_stream(at);
         }
         let fresh = arrived.map(|seq| (claim.epoch, seq));
-        self.apply_steps(conv, device, &stream, (before, steps), fresh);
-        if let Some((seq, held)) = held.and_then(|seq| stream.held.get_key_value(&seq)) {
+        self.apply_steps(at, (before, steps), fresh);
+        let stream = &self.streams[at];
+        if let Some((seq, held)) = arrived.and_then(|seq| stream.held.get_key_value(&seq)) {
             mark("delivery-held");
-            let key = rows::held_key(conv, device, claim.epoch, *seq);
+            let id = self.convs[stream.conv].id;
+            let key = rows::held_key(id, stream.device, claim.epoch, *seq);
             self.effects
                 .put(Table::Streams, key, rows::encode_held(held));
-            self.share(&stream.user, 0, 1);
+            self.share(account, 0, 1);
         }
-        self.put_back(conv, device, stream, now);
+        self.await_held(at, now);
         if moved || arrived.is_some() {
-            self.ack_later(conv, device, now);
+            self.ack_later(at, now);
         } else if again {
-            self.ack_again(conv, device, now);
+            self.ack_again(at, now);
         }
     }
 
@@ -126,15 +125,16 @@ impl Delivery {
             mark("delivery-impossible-hello");
             return;
         }
-        self.notice_sign(conv, from, now);
+        if let Some(conv) = self.convs.slot(&conv) {
+            self.notice_sign(conv, from, now);
+        }
         let Some((latest, older)) = hello.open.split_last() else {
             return;
         };
-        let Some((mut stream, since)) = self.take_stream(from, conv, Epoch(latest.epoch), now)
-        else {
+        let Some((at, since)) = self.hear(from, conv, Epoch(latest.epoch), now) else {
             return;
         };
-        let device = from.device;
+        let stream = &mut self.streams[at];
         let mut steps = Vec::new();
         let (before, stood) = (stream.last.0, stream.stands());
         let mut ahead = true;
@@ -151,90 +151,94 @@ impl Delivery {
         if ahead {
             stream.catch_up(latest.into(), since, &mut steps);
         }
-        self.put_moved(conv, device, stream, (before, stood), steps, now);
-        self.ack_again(conv, device, now);
+        self.put_moved(at, (before, stood), steps, now);
+        self.ack_again(at, now);
     }
 
-    /// Puts back a stream that got no message of its own; true when it moved from where it
-    /// `stood` all the same.
+    /// Stores a stream that got no message of its own; true when it moved from where it `stood`
+    /// all the same.
     fn put_moved(
         &mut self,
-        conv: ConvId,
-        device: DeviceId,
-        stream: Stream,
+        at: StreamAt,
         (before, stood): (Hlc, (Epoch, u64)),
         steps: Vec<Step>,
         now: Now,
     ) -> bool {
-        let moved = stream.stands() != stood;
+        let moved = self.streams[at].stands() != stood;
         if moved {
-            let key = rows::stream_key(conv, device);
-            self.effects
-                .put(Table::Streams, key, rows::encode_stream(&stream));
+            self.put_stream(at);
         }
-        self.apply_steps(conv, device, &stream, (before, steps), None);
-        self.put_back(conv, device, stream, now);
+        self.apply_steps(at, (before, steps), None);
+        self.await_held(at, now);
         moved
     }
 
-    /// The stream that a frame speaks of, taken out of its conversation, and our admission there.
-    /// `None` when the frame is not to be heard; a closed epoch is answered.
-    fn take_stream(
+    /// Stores how a stream stands.
+    pub(super) fn put_stream(&mut self, at: StreamAt) {
+        let stream = &self.streams[at];
+        let key = rows::stream_key(self.convs[stream.conv].id, stream.device);
+        self.effects
+            .put(Table::Streams, key, rows::encode_stream(stream));
+    }
+
+    /// The stream that a frame speaks of, and our admission to its conversation. `None` when the
+    /// frame is not to be heard; a closed epoch is answered.
+    fn hear(
         &mut self,
         from: &Sender,
         conv: ConvId,
         epoch: Epoch,
         now: Now,
-    ) -> Option<(Stream, u64)> {
+    ) -> Option<(StreamAt, u64)> {
         if from.device == self.me.device || epoch == Epoch(0) {
             return None;
         }
-        let it = self.convs.get_mut(&conv)?;
+        let conv = self.convs.slot(&conv)?;
+        let it = &self.convs[conv];
         let Some(route) = &it.route else {
             mark("delivery-not-open");
             return None;
         };
         let since = route.since;
-        if let Some(stream) = it.streams.get(&from.device) {
+        if let Some(at) = self.streams.slot(&(conv, from.device)) {
+            let stream = &self.streams[at];
             if stream.user != from.user {
                 return None;
             }
             if stream.is_retired(epoch) {
-                self.say_retired(from, conv, now);
+                self.say_retired(at, now);
                 return None;
             }
-        } else if it.streams.len() >= MAX_STREAMS {
-            let known = |device: &DeviceId| route.recipients.keys().any(|(_, d)| d == device);
-            let stale = it
-                .streams
-                .iter()
-                .find(|(device, stream)| stream.held.is_empty() && !known(device))
-                .map(|(device, _)| *device)?;
-            it.streams.remove(&stale);
-            self.effects
-                .delete(Table::Streams, rows::stream_key(conv, stale));
+            return Some((at, since));
         }
-        let stream = it
-            .streams
-            .remove(&from.device)
-            .unwrap_or_else(|| Stream::new(from.user.clone()));
-        Some((stream, since))
+        if it.streams.len() >= MAX_STREAMS {
+            let known = |device: &DeviceId| route.recipients.keys().any(|(_, d)| d == device);
+            let stale = it.streams.iter().copied().find(|at| {
+                let stream = &self.streams[*at];
+                stream.held.is_empty() && !known(&stream.device)
+            })?;
+            self.drop_stream(stale);
+        }
+        Some((self.stream_at(conv, from.device, &from.user), since))
     }
 
-    fn put_back(&mut self, conv: ConvId, device: DeviceId, stream: Stream, now: Now) {
-        let key = Key::Flush(conv, device);
+    /// Sets the timer for what a stream holds back.
+    pub(super) fn await_held(&mut self, at: StreamAt, now: Now) {
+        let stream = &mut self.streams[at];
         match stream.held.first_key_value() {
-            None => {
-                self.timers.remove(&key);
+            None if stream.timed => {
+                stream.timed = false;
+                self.timers.remove(&Key::Flush(at));
             }
+            None => {}
             Some((_, first)) => {
                 let due = first
                     .due
                     .max(now.mono + core::time::Duration::from_millis(1));
-                self.timers.set(key, due);
+                stream.timed = true;
+                self.timers.set(Key::Flush(at), due);
             }
         }
-        self.conv_mut(conv).streams.insert(device, stream);
     }
 
     /// Opens a body. `None`: it cannot be read yet, or its refusal cannot be remembered; it comes
@@ -244,7 +248,7 @@ impl Delivery {
         from: &Sender,
         data: &frames::Data,
         standing: Standing,
-        stream: &mut Stream,
+        at: StreamAt,
         now: Now,
     ) -> Option<Held> {
         let conv = ConvId(data.conv);
@@ -282,6 +286,7 @@ impl Delivery {
             held.body = Some(plain);
             return Some(held);
         }
+        let stream = &mut self.streams[at];
         if stream.refused.len() >= MAX_REFUSED {
             return None;
         }
@@ -308,28 +313,29 @@ impl Delivery {
     /// came `before`. `fresh` arrived just now and has no row of its own.
     fn apply_steps(
         &mut self,
-        conv: ConvId,
-        device: DeviceId,
-        stream: &Stream,
+        at: StreamAt,
         (mut before, steps): (Hlc, Vec<Step>),
         fresh: Option<(Epoch, u64)>,
     ) {
         if steps.is_empty() {
             return;
         }
-        let user = &stream.user;
+        let stream = &self.streams[at];
+        let (conv, device, account) = (stream.conv, stream.device, stream.account);
+        let id = self.convs[conv].id;
+        let user = stream.user.clone();
         for step in steps {
             match step {
                 Step::Deliver(epoch, seq, held) => {
                     if fresh != Some((epoch, seq)) {
-                        let key = rows::held_key(conv, device, epoch, seq);
+                        let key = rows::held_key(id, device, epoch, seq);
                         self.effects.delete(Table::Streams, key);
-                        self.share(user, 0, -1);
+                        self.share(account, 0, -1);
                     }
                     if let Some(body) = &held.body {
                         before = held.hlc;
-                        let id = message_id(conv, device, epoch, seq);
-                        self.deliver(conv, user, id, &held, body);
+                        let message = message_id(id, device, epoch, seq);
+                        self.deliver(conv, (&user, account), message, &held, body);
                     }
                 }
                 Step::Gap(epoch, seq, count) => {
@@ -345,14 +351,14 @@ impl Delivery {
                         epoch,
                         seq,
                     };
-                    let first = message_id(conv, device, epoch, seq);
+                    let first = message_id(id, device, epoch, seq);
                     self.effects.put(
                         Table::Timeline,
-                        timeline::key(conv, &sort),
-                        timeline::encode_gap(user, &first, count),
+                        timeline::key(id, &sort),
+                        timeline::encode_gap(&user, &first, count),
                     );
                     self.effects.emit_gated(DeliveryEvent::Gap {
-                        conv,
+                        conv: id,
                         from: user.clone(),
                         first,
                         count,
@@ -364,7 +370,14 @@ impl Delivery {
         self.put_conv(conv);
     }
 
-    fn deliver(&mut self, conv: ConvId, user: &UserId, id: MessageId, held: &Held, body: &[u8]) {
+    fn deliver(
+        &mut self,
+        conv: ConvAt,
+        (user, account): (&UserId, UserAt),
+        id: MessageId,
+        held: &Held,
+        body: &[u8],
+    ) {
         let by_arrival = planted("delivery-sort-by-arrival");
         let sort = SortKey {
             hlc: if by_arrival {
@@ -376,15 +389,15 @@ impl Delivery {
             epoch: id.stream.epoch,
             seq: id.seq.0,
         };
-        let it = self.conv_mut(conv);
+        let it = &mut self.convs[conv];
         it.pos += 1;
         let late = it.shown.is_some_and(|shown| shown > sort);
         it.shown = it.shown.max(Some(sort));
-        it.inbox.insert(it.pos, user.clone());
+        it.inbox.insert(it.pos, account);
         let received = Received {
             id,
             from: user.clone(),
-            content: Content::decode(conv, body).expect("bodies decode before they are held"),
+            content: Content::decode(it.id, body).expect("bodies decode before they are held"),
             sort,
             pos: it.pos,
             late,
@@ -403,78 +416,63 @@ impl Delivery {
         if !planted("delivery-no-inbox-row") {
             self.effects.put(
                 Table::Inbox,
-                rows::inbox_key(conv, received.pos),
+                rows::inbox_key(id.stream.conv, received.pos),
                 rows::encode_inbox(sort, &item),
             );
         }
         self.effects
-            .put(Table::Timeline, timeline::key(conv, &sort), item);
-        self.share(user, 1, 0);
-        self.on_typing_over(conv, user.clone());
+            .put(Table::Timeline, timeline::key(id.stream.conv, &sort), item);
+        self.share(account, 1, 0);
+        self.on_typing_over(conv, user);
         self.effects.emit_gated(DeliveryEvent::Received(received));
     }
 
     /// The time of held messages ran out, and with it that of all before them: what is missing
     /// will not come.
-    pub(super) fn on_flush(&mut self, conv: ConvId, device: DeviceId, now: Now) {
-        let Some(stream) = self
-            .convs
-            .get_mut(&conv)
-            .and_then(|it| it.streams.get_mut(&device))
-        else {
-            return;
-        };
-        let top = stream
-            .held
-            .iter()
+    pub(super) fn on_flush(&mut self, at: StreamAt, now: Now) {
+        let held = self.streams[at].held.iter();
+        let top = held
             .filter(|(_, held)| held.due <= now.mono)
             .map(|(seq, _)| *seq)
             .max();
-        self.raise_stream(conv, device, top, now);
+        self.raise_stream(at, top, now);
     }
 
     /// Delivers all that is held, with gaps: nothing more will come.
-    pub(super) fn flush_stream(&mut self, conv: ConvId, device: DeviceId, now: Now) {
-        let top = self
-            .convs
-            .get(&conv)
-            .and_then(|it| it.streams.get(&device))
-            .and_then(|stream| stream.held.last_key_value())
-            .map(|(seq, _)| *seq);
+    pub(super) fn flush_stream(&mut self, at: StreamAt, now: Now) {
+        let top = self.streams[at].held.last_key_value().map(|(seq, _)| *seq);
         if top.is_some() {
-            self.raise_stream(conv, device, top, now);
+            self.raise_stream(at, top, now);
         }
     }
 
-    fn raise_stream(&mut self, conv: ConvId, device: DeviceId, top: Option<u64>, now: Now) {
-        let Some(mut stream) = self.conv_mut(conv).streams.remove(&device) else {
-            return;
-        };
+    fn raise_stream(&mut self, at: StreamAt, top: Option<u64>, now: Now) {
         if let Some(top) = top {
             mark("delivery-flushed");
             let mut steps = Vec::new();
+            let stream = &mut self.streams[at];
             let before = stream.last.0;
             stream.raise(top, true, &mut steps);
-            let key = rows::stream_key(conv, device);
-            self.effects
-                .put(Table::Streams, key, rows::encode_stream(&stream));
-            self.apply_steps(conv, device, &stream, (before, steps), None);
+            self.put_stream(at);
+            self.apply_steps(at, (before, steps), None);
         }
-        self.put_back(conv, device, stream, now);
+        self.await_held(at, now);
         if top.is_some() {
-            self.ack_later(conv, device, now);
+            self.ack_later(at, now);
         }
     }
 
     /// Somebody types.
     pub fn handle_typing(&mut self, from: &Sender, typing: &frames::Typing, now: Now) {
-        let conv = ConvId(typing.conv);
-        let open = self.convs.get(&conv).is_some_and(|it| it.route.is_some());
-        if !open || from.device == self.me.device {
+        let open = self.convs.slot(&ConvId(typing.conv));
+        let Some(conv) = open.filter(|conv| self.convs[*conv].route.is_some()) else {
+            return;
+        };
+        if from.device == self.me.device {
             return;
         }
         if !typing.active {
-            self.on_typing_over(conv, from.user.clone());
+            self.on_typing_over(conv, &from.user);
             return;
         }
         let who = (conv, from.user.clone());
@@ -486,7 +484,7 @@ impl Delivery {
         self.timers.set(key, now.mono + self.config.typing_ttl);
         if !known {
             self.effects.emit(DeliveryEvent::Typing {
-                conv,
+                conv: self.convs[conv].id,
                 user: from.user.clone(),
                 active: true,
             });
@@ -494,26 +492,26 @@ impl Delivery {
         }
     }
 
-    pub(super) fn on_typing_over(&mut self, conv: ConvId, user: UserId) {
-        if self.typing.remove(&(conv, user.clone())) {
-            self.timers.remove(&Key::Typing(conv, user.clone()));
+    pub(super) fn on_typing_over(&mut self, conv: ConvAt, user: &UserId) {
+        if self.typing.is_empty() {
+            return;
+        }
+        let who = (conv, user.clone());
+        if self.typing.remove(&who) {
+            self.timers.remove(&Key::Typing(conv, who.1.clone()));
             self.effects.emit(DeliveryEvent::Typing {
-                conv,
-                user,
+                conv: self.convs[conv].id,
+                user: who.1,
                 active: false,
             });
         }
     }
 
     /// Counts what a user takes up of the inbox.
-    pub(super) fn share(&mut self, user: &UserId, told: isize, held: isize) {
-        let share = self.shares.entry(user.clone()).or_default();
-        for it in [share, &mut self.total] {
+    pub(super) fn share(&mut self, user: UserAt, told: isize, held: isize) {
+        for it in [&mut self.users[user].share, &mut self.total] {
             it.told = it.told.saturating_add_signed(told);
             it.held = it.held.saturating_add_signed(held);
-        }
-        if let Some(Share { told: 0, held: 0 }) = self.shares.get(user) {
-            self.shares.remove(user);
         }
     }
 
@@ -521,8 +519,8 @@ impl Delivery {
         (self.config.max_inbox / 4).max(1)
     }
 
-    fn has_room(&self, user: &UserId, place: Place) -> bool {
-        let share = self.shares.get(user).copied().unwrap_or_default();
+    fn has_room(&self, user: UserAt, place: Place) -> bool {
+        let share = self.users[user].share;
         if planted("delivery-inbox-unbounded") {
             return true;
         }
@@ -532,13 +530,8 @@ impl Delivery {
     }
 
     /// How many messages beyond what it has a stream may get.
-    pub(super) fn window_for(&self, conv: ConvId, device: DeviceId) -> u64 {
-        let told = self
-            .convs
-            .get(&conv)
-            .and_then(|it| it.streams.get(&device))
-            .and_then(|stream| self.shares.get(&stream.user))
-            .map_or(0, |share| share.told);
+    pub(super) fn window_for(&self, at: StreamAt) -> u64 {
+        let told = self.users[self.streams[at].account].share.told;
         let left = self
             .quota()
             .saturating_sub(told)

@@ -7,12 +7,13 @@
 
 use core::time::Duration;
 
+use super::Delivery;
 use super::outbox::At;
-use super::{Delivery, Key};
+use super::state::ConvAt;
 use crate::channel::Class;
 use crate::config::DeliveryConfig;
 use crate::effect::Outgoing;
-use crate::id::{ConvId, Epoch, Seq};
+use crate::id::{Epoch, MessageId, Seq, StreamId};
 use crate::identity::Sender;
 use crate::probe::{mark, planted};
 use crate::rng::Rng;
@@ -123,15 +124,20 @@ pub(super) fn spread(wait: Duration, rng: &mut Rng) -> Duration {
 
 impl Delivery {
     /// Sends what has not been sent and fits the window of somebody, in order.
-    pub(super) fn pump(&mut self, conv: ConvId, now: Now) {
+    pub(super) fn pump(&mut self, conv: ConvAt, now: Now) {
         if !self.up {
             return;
         }
         let mut above = (Epoch(0), 0);
         let mut limit = None;
-        while let Some(it) = self.convs.get(&conv).filter(|it| it.route.is_some())
-            && let Some(&at) = it.out.unsent.range(above..).next()
-        {
+        loop {
+            let it = &self.convs[conv];
+            let Some(&at) = it.out.unsent.range(above..).next() else {
+                break;
+            };
+            if it.route.is_none() {
+                break;
+            }
             let most = match limit {
                 Some((epoch, most)) if epoch == at.0 => most,
                 _ => it.out.limit(at.0),
@@ -148,9 +154,9 @@ impl Delivery {
     }
 
     /// Sends one copy; false when it cannot be sealed now.
-    fn transmit(&mut self, conv: ConvId, at: At, now: Now) -> bool {
+    fn transmit(&mut self, conv: ConvAt, at: At, now: Now) -> bool {
         let id = self.own_id(conv, at);
-        let it = self.convs.get_mut(&conv).expect("the caller found it");
+        let it = &mut self.convs[conv];
         let Some(route) = &it.route else {
             return false;
         };
@@ -186,7 +192,7 @@ impl Delivery {
             .expect("31 bits fit")
             .saturating_add(entry.sends);
         let data = wire::delivery::Data {
-            conv: conv.0,
+            conv: it.id.0,
             epoch: at.0.0,
             seq: at.1,
             base,
@@ -210,48 +216,41 @@ impl Delivery {
     }
 
     /// Sets the retransmit timer where something is owed and none runs; stops it where not.
-    pub(super) fn arm(&mut self, conv: ConvId, now: Now) {
-        let Some(it) = self.convs.get(&conv) else {
-            return;
-        };
+    pub(super) fn arm(&mut self, conv: ConvAt, now: Now) {
+        let it = &self.convs[conv];
         let owes = it.owes();
         if owes {
             self.owing.insert(conv);
         } else {
             self.owing.remove(&conv);
         }
-        let key = Key::Retry(conv);
-        if !owes || !self.up || it.route.is_none() {
-            self.timers.remove(&key);
-        } else if self.timers.due(&key).is_none() {
+        let idle = !owes || !self.up || self.convs[conv].route.is_none();
+        if idle {
+            self.set_dues(conv, |dues| dues.retry = None);
+        } else if self.convs[conv].dues.retry.is_none() {
             self.rearm(conv, now);
         }
     }
 
     /// Sets the retransmit timer, or pulls it closer: it is never pushed back, so that those who
     /// answer cannot starve one who does not.
-    pub(super) fn rearm(&mut self, conv: ConvId, now: Now) {
-        let Some(it) = self.convs.get(&conv) else {
-            return;
-        };
+    pub(super) fn rearm(&mut self, conv: ConvAt, now: Now) {
+        let it = &self.convs[conv];
         let Some(route) = &it.route else { return };
         let wait = it.out.rtt.wait(&self.config, route.group);
         let due = now.mono + spread(wait, &mut self.rng);
-        let key = Key::Retry(conv);
-        if self.up && self.timers.due(&key).is_none_or(|old| due < old) {
-            self.timers.set(key, due);
+        if self.up && it.dues.retry.is_none_or(|old| due < old) {
+            self.set_dues(conv, |dues| dues.retry = Some(due));
         }
     }
 
     /// The retransmit timer fired.
-    pub(super) fn on_retry(&mut self, conv: ConvId, now: Now) {
+    pub(super) fn on_retry(&mut self, conv: ConvAt, now: Now) {
         if !self.up {
             return;
         }
         self.pump(conv, now);
-        let Some(it) = self.convs.get(&conv) else {
-            return;
-        };
+        let it = &self.convs[conv];
         if it.route.is_none() {
             return;
         }
@@ -281,7 +280,7 @@ impl Delivery {
         if due.is_empty()
             && let Some(next) = next
         {
-            self.timers.set(Key::Retry(conv), next);
+            self.set_dues(conv, |dues| dues.retry = Some(next));
             return;
         }
         let mut sent = false;
@@ -299,7 +298,7 @@ impl Delivery {
                         break;
                     }
                     let soon = now.mono + spread(wait, &mut self.rng);
-                    self.timers.set(Key::Retry(conv), soon);
+                    self.set_dues(conv, |dues| dues.retry = Some(soon));
                     return;
                 }
             }
@@ -307,7 +306,7 @@ impl Delivery {
         if due.is_empty() && !self.say_where_we_stand(conv, now) {
             return;
         }
-        let it = self.convs.get_mut(&conv).expect("it was found above");
+        let it = &mut self.convs[conv];
         if sent || due.is_empty() {
             it.out.rtt.silent = it.out.rtt.silent.saturating_add(1);
         }
@@ -318,8 +317,8 @@ impl Delivery {
     }
 
     /// Nothing can be sent: asks for a window, or announces a base. False when nothing is owed.
-    fn say_where_we_stand(&mut self, conv: ConvId, now: Now) -> bool {
-        let it = self.convs.get_mut(&conv).expect("the caller found it");
+    fn say_where_we_stand(&mut self, conv: ConvAt, now: Now) -> bool {
+        let it = &mut self.convs[conv];
         if it.out.entries.is_empty() {
             let over = it.out.notice.is_none_or(|until| until <= now.wall);
             if over || !it.out.owes_notice() {
@@ -342,10 +341,8 @@ impl Delivery {
     }
 
     /// A recipient shows that it is there: what nobody told it of is announced soon.
-    pub(super) fn notice_sign(&mut self, conv: ConvId, from: &Sender, now: Now) {
-        let Some(it) = self.convs.get_mut(&conv) else {
-            return;
-        };
+    pub(super) fn notice_sign(&mut self, conv: ConvAt, from: &Sender, now: Now) {
+        let it = &mut self.convs[conv];
         if it.out.notice.is_none() {
             return;
         }
@@ -359,13 +356,11 @@ impl Delivery {
     }
 
     /// The connection is up: says what is owed before anything is repeated (S11–S13).
-    pub(super) fn on_hello_due(&mut self, conv: ConvId, now: Now) {
+    pub(super) fn on_hello_due(&mut self, conv: ConvAt, now: Now) {
         if !self.up {
             return;
         }
-        let Some(it) = self.convs.get(&conv) else {
-            return;
-        };
+        let it = &self.convs[conv];
         if it.route.is_none() || !it.owes() {
             return;
         }
@@ -374,7 +369,7 @@ impl Delivery {
         if known {
             if let Err(wait) = self.bucket.take(now.mono) {
                 let soon = now.mono + spread(wait, &mut self.rng);
-                self.timers.set(Key::Hello(conv), soon);
+                self.set_dues(conv, |dues| dues.hello = Some(soon));
                 return;
             }
             self.send_hello(conv);
@@ -383,8 +378,8 @@ impl Delivery {
     }
 
     /// Announces every open epoch with its base.
-    pub(super) fn send_hello(&mut self, conv: ConvId) {
-        let it = self.convs.get(&conv).expect("the caller found it");
+    pub(super) fn send_hello(&mut self, conv: ConvAt) {
+        let it = &self.convs[conv];
         let Some(route) = &it.route else { return };
         if planted("delivery-no-hello")
             || (it.out.notice.is_some() && planted("delivery-no-notice"))
@@ -400,7 +395,7 @@ impl Delivery {
             .collect();
         mark("delivery-hello");
         let hello = wire::delivery::Hello {
-            conv: conv.0,
+            conv: it.id.0,
             open: BoundedVec::take_from(open),
         };
         let mut frame = Outgoing::durable(route.channel.clone(), hello).gated();
@@ -411,10 +406,10 @@ impl Delivery {
         self.effects.send(frame);
     }
 
-    pub(super) fn own_id(&self, conv: ConvId, at: At) -> crate::id::MessageId {
-        crate::id::MessageId {
-            stream: crate::id::StreamId {
-                conv,
+    pub(super) fn own_id(&self, conv: ConvAt, at: At) -> MessageId {
+        MessageId {
+            stream: StreamId {
+                conv: self.convs[conv].id,
                 device: self.me.device,
                 epoch: at.0,
             },

@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::inbox::{Held, Stream};
 use super::outbox::{At, Entry, Life};
+use super::state::{Conv, Txn};
 use super::types::{Ack, SortKey};
-use super::{Conv, Txn};
 use crate::effect::{RestoreError, Row, Table};
 use crate::hlc::Hlc;
 use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, TxnId, UserId};
@@ -231,9 +231,30 @@ pub(super) fn encode_held(held: &Held) -> Vec<u8> {
     })
 }
 
+/// What is stored of a stream.
+pub(super) struct StoredStream {
+    epoch: Epoch,
+    sent_before: u64,
+    contig: u64,
+    read: u64,
+    last: (Hlc, u64),
+    refused: Vec<Refusal>,
+}
+
+impl StoredStream {
+    pub(super) fn put_into(self, stream: &mut Stream) {
+        stream.epoch = self.epoch;
+        stream.sent_before = self.sent_before;
+        stream.contig = self.contig;
+        stream.read = self.read;
+        stream.last = self.last;
+        stream.refused = self.refused;
+    }
+}
+
 /// A row of `Streams`.
 pub(super) enum StreamItem {
-    State(Stream),
+    State(UserId, StoredStream),
     Held(u64, Held),
 }
 
@@ -245,18 +266,17 @@ pub(super) fn restore_stream(row: &Row) -> Result<(ConvId, DeviceId, StreamItem)
     let device = DeviceId(*device);
     if rest.is_empty() {
         let stored: StreamRow<'_> = decode(row)?;
-        let mut stream = Stream::new(user(stored.user, row)?);
-        stream.epoch = Epoch(stored.epoch);
-        stream.sent_before = stored.sent_before;
-        stream.contig = stored.contig;
-        stream.read = stored.read;
-        stream.last = (Hlc(stored.last.0), stored.last.1);
-        stream.refused = stored
-            .refused
-            .into_iter()
-            .map(|(seq, code)| Refusal { seq, code })
-            .collect();
-        return Ok((conv, device, StreamItem::State(stream)));
+        let refused = stored.refused.into_iter();
+        let state = StoredStream {
+            epoch: Epoch(stored.epoch),
+            sent_before: stored.sent_before,
+            contig: stored.contig,
+            read: stored.read,
+            last: (Hlc(stored.last.0), stored.last.1),
+            refused: refused.map(|(seq, code)| Refusal { seq, code }).collect(),
+        };
+        let user = user(stored.user, row)?;
+        return Ok((conv, device, StreamItem::State(user, state)));
     }
     let (_, seq) = two_u64(rest).ok_or_else(|| RestoreError::of(row))?;
     let stored: HeldRow<'_> = decode(row)?;

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::outbox::{At, Entry, Life};
+use super::state::{ConvAt, Txn};
 use super::types::{Ack, DeliveryEvent, FailReason, SendError, SortKey};
-use super::{Delivery, Key, MAX_TXNS, TYPING_EVERY, Txn, rows, timeline};
+use super::{Delivery, MAX_TXNS, TYPING_EVERY, rows, timeline};
 use crate::content::Content;
 use crate::effect::{Outgoing, Table};
 use crate::id::{ConvId, MessageId, TxnId};
@@ -60,9 +61,10 @@ impl Delivery {
             });
         }
         let epoch = self.epoch;
-        let Some(it) = self.convs.get_mut(&conv) else {
+        let Some(conv) = self.convs.slot(&conv) else {
             return Err(SendError::NotOpen(content));
         };
+        let it = &mut self.convs[conv];
         let (roster, alone) = match &it.route {
             Some(route) if route.group || !it.out.peers.is_empty() => {
                 (route.roster, it.out.peers.is_empty())
@@ -111,7 +113,7 @@ impl Delivery {
     }
 
     /// Stores an accepted message and says so. With nobody to send it to it is done at once.
-    fn enqueue(&mut self, conv: ConvId, at: At, entry: Entry, alone: bool, now: Now) {
+    fn enqueue(&mut self, conv: ConvAt, at: At, entry: Entry, alone: bool, now: Now) {
         let id = self.own_id(conv, at);
         let sort = self.own_sort(at, &entry);
         let txn = entry.txn;
@@ -124,12 +126,12 @@ impl Delivery {
             self.put_outbox(conv, at, &entry);
             self.owing.insert(conv);
             let due = now.mono_at(entry.expires);
-            if self.timers.due(&Key::Expiry(conv)).is_none() {
-                self.timers.set(Key::Expiry(conv), due);
+            if self.convs[conv].dues.expiry.is_none() {
+                self.set_dues(conv, |dues| dues.expiry = Some(due));
             }
-            self.conv_mut(conv).out.add(at, entry);
+            self.convs[conv].out.add(at, entry);
         }
-        let it = self.conv_mut(conv);
+        let it = &mut self.convs[conv];
         it.shown = it.shown.max(Some(sort));
         self.put_conv(conv);
         self.effects
@@ -141,9 +143,9 @@ impl Delivery {
     }
 
     /// What this life still owes here gets new ids in the current epoch, in the same order.
-    pub(super) fn reissue(&mut self, conv: ConvId, now: Now) {
+    pub(super) fn reissue(&mut self, conv: ConvAt, now: Now) {
         let (epoch, ours) = (self.epoch, self.epoch_at_start);
-        let it = self.conv_mut(conv);
+        let it = &mut self.convs[conv];
         let moved: Vec<At> = it
             .out
             .entries
@@ -163,22 +165,23 @@ impl Delivery {
         };
         it.out.lives.insert(epoch, life);
         for old in moved {
-            let it = self.conv_mut(conv);
+            let it = &mut self.convs[conv];
             let Some(mut entry) = it.out.remove(old) else {
                 continue;
             };
             self.outbox.0 -= 1;
             self.outbox.1 -= entry.body.len();
+            let id = self.convs[conv].id;
             self.effects
-                .delete(Table::Outbox, rows::outbox_key(conv, old));
+                .delete(Table::Outbox, rows::outbox_key(id, old));
             if entry.failed {
                 self.remember(entry.txn);
                 continue;
             }
             let old_sort = self.own_sort(old, &entry);
             self.effects
-                .delete(Table::Timeline, timeline::key(conv, &old_sort));
-            let it = self.conv_mut(conv);
+                .delete(Table::Timeline, timeline::key(id, &old_sort));
+            let it = &mut self.convs[conv];
             let at = it.out.assign(epoch);
             entry.prev_roster = core::mem::replace(&mut it.out.last_roster, roster);
             entry.roster = roster;
@@ -191,16 +194,19 @@ impl Delivery {
             }
             self.enqueue(conv, at, entry, false, now);
         }
-        self.conv_mut(conv).out.settle();
+        self.convs[conv].out.settle();
     }
 
     /// Takes back a message that never left (Q3); false when it is too late. Its number is still
     /// sent, empty, so that nobody waits for it.
     pub fn cancel(&mut self, id: &MessageId, now: Now) -> bool {
-        let (conv, at) = (id.stream.conv, (id.stream.epoch, id.seq.0));
+        let at = (id.stream.epoch, id.seq.0);
         if id.stream.device != self.me.device {
             return false;
         }
+        let Some(conv) = self.convs.slot(&id.stream.conv) else {
+            return false;
+        };
         let taken = self.take_back(conv, at, &FailReason::Cancelled);
         if taken {
             mark("delivery-cancelled");
@@ -210,11 +216,10 @@ impl Delivery {
     }
 
     /// False when it left, or has failed.
-    fn take_back(&mut self, conv: ConvId, at: At, why: &FailReason) -> bool {
-        let Some(entry) = self
-            .convs
-            .get_mut(&conv)
-            .and_then(|it| it.out.entries.get_mut(&at))
+    fn take_back(&mut self, conv: ConvAt, at: At, why: &FailReason) -> bool {
+        let entries = &mut self.convs[conv].out.entries;
+        let Some(entry) = entries
+            .get_mut(&at)
             .filter(|entry| !entry.left && !entry.failed)
         else {
             return false;
@@ -224,7 +229,7 @@ impl Delivery {
         entry.body = Bytes::new();
         let empty = entry.clone();
         self.outbox.1 -= whole.body.len();
-        self.conv_mut(conv).out.note_end(at);
+        self.convs[conv].out.note_end(at);
         self.put_sent(conv, at, &whole, Some(why));
         self.put_outbox(conv, at, &empty);
         self.put_conv(conv);
@@ -237,12 +242,10 @@ impl Delivery {
     /// large fails now; what left over a wider connection waits for such a one, or expires.
     pub fn handle_max_frame(&mut self, max: usize, now: Now) {
         let narrower = core::mem::replace(&mut self.max_frame, max) > max;
-        let owing: Vec<ConvId> = self.owing.iter().copied().collect();
+        let owing: Vec<ConvAt> = self.owing.iter().copied().collect();
         for conv in owing.into_iter().filter(|_| narrower) {
-            let entries = self.convs.get(&conv).map(|it| &it.out.entries);
+            let entries = self.convs[conv].out.entries.iter();
             let large: Vec<At> = entries
-                .into_iter()
-                .flatten()
                 .filter(|(_, entry)| self.exceeds(&entry.body).is_some())
                 .map(|(at, _)| *at)
                 .collect();
@@ -263,10 +266,11 @@ impl Delivery {
 
     /// The broker took (or did not take) this attempt of a message.
     pub fn handle_handed_off(&mut self, id: &MessageId, attempt: u32, taken: bool, now: Now) {
-        let (conv, at) = (id.stream.conv, (id.stream.epoch, id.seq.0));
-        let Some(it) = self.convs.get_mut(&conv) else {
+        let at = (id.stream.epoch, id.seq.0);
+        let Some(conv) = self.convs.slot(&id.stream.conv) else {
             return;
         };
+        let it = &mut self.convs[conv];
         let Some(entry) = it.out.entries.get_mut(&at) else {
             return;
         };
@@ -285,12 +289,8 @@ impl Delivery {
         it.out.unsent.insert(at);
         if self.up {
             let soon = now.mono + super::retransmit::spread(self.config.rto_first, &mut self.rng);
-            if self
-                .timers
-                .due(&Key::Retry(conv))
-                .is_none_or(|due| soon < due)
-            {
-                self.timers.set(Key::Retry(conv), soon);
+            if self.convs[conv].dues.retry.is_none_or(|due| soon < due) {
+                self.set_dues(conv, |dues| dues.retry = Some(soon));
             }
         }
     }
@@ -321,12 +321,10 @@ impl Delivery {
     }
 
     /// The oldest message may have run out.
-    pub(super) fn on_expiry(&mut self, conv: ConvId, now: Now) {
+    pub(super) fn on_expiry(&mut self, conv: ConvAt, now: Now) {
         let mut expired = false;
         loop {
-            let Some(it) = self.convs.get(&conv) else {
-                return;
-            };
+            let it = &self.convs[conv];
             let Some((&at, entry)) = it.out.entries.first_key_value() else {
                 break;
             };
@@ -334,7 +332,7 @@ impl Delivery {
                 let due = now
                     .mono_at(entry.expires)
                     .max(now.mono + Duration::from_millis(1));
-                self.timers.set(Key::Expiry(conv), due);
+                self.set_dues(conv, |dues| dues.expiry = Some(due));
                 break;
             }
             mark("delivery-expired");
@@ -351,9 +349,9 @@ impl Delivery {
     }
 
     /// A message leaves the outbox undelivered. The caller stores the conversation.
-    pub(super) fn fail(&mut self, conv: ConvId, at: At, why: &FailReason, now: Now) {
+    pub(super) fn fail(&mut self, conv: ConvAt, at: At, why: &FailReason, now: Now) {
         let until = self.notice_until(now);
-        let it = self.conv_mut(conv);
+        let it = &mut self.convs[conv];
         let Some(entry) = it.out.expire(at, until) else {
             return;
         };
@@ -361,17 +359,17 @@ impl Delivery {
         if entry.failed || entry.ack >= Ack::Delivered {
             return;
         }
-        self.conv_mut(conv).out.note_end(at);
+        self.convs[conv].out.note_end(at);
         self.put_sent(conv, at, &entry, Some(why));
         let (id, why) = (self.own_id(conv, at), why.clone());
         self.effects.emit_gated(DeliveryEvent::Failed { id, why });
     }
 
-    pub(super) fn drop_outbox_row(&mut self, conv: ConvId, at: At, entry: &Entry) {
+    pub(super) fn drop_outbox_row(&mut self, conv: ConvAt, at: At, entry: &Entry) {
         self.outbox.0 -= 1;
         self.outbox.1 -= entry.body.len();
-        self.effects
-            .delete(Table::Outbox, rows::outbox_key(conv, at));
+        let key = rows::outbox_key(self.convs[conv].id, at);
+        self.effects.delete(Table::Outbox, key);
         self.remember(entry.txn);
     }
 
@@ -395,18 +393,17 @@ impl Delivery {
         }
     }
 
-    pub(super) fn put_conv(&mut self, conv: ConvId) {
-        if let Some(it) = self.convs.get(&conv) {
-            let row = rows::encode_conv(it, self.clock.last());
-            self.effects
-                .put(Table::Conversations, rows::conv_key(conv), row);
-        }
+    pub(super) fn put_conv(&mut self, conv: ConvAt) {
+        let it = &self.convs[conv];
+        let row = rows::encode_conv(it, self.clock.last());
+        self.effects
+            .put(Table::Conversations, rows::conv_key(it.id), row);
     }
 
-    pub(super) fn put_outbox(&mut self, conv: ConvId, at: At, entry: &Entry) {
+    pub(super) fn put_outbox(&mut self, conv: ConvAt, at: At, entry: &Entry) {
         self.effects.put(
             Table::Outbox,
-            rows::outbox_key(conv, at),
+            rows::outbox_key(self.convs[conv].id, at),
             rows::encode_outbox(entry),
         );
     }
@@ -414,7 +411,7 @@ impl Delivery {
     /// Stores how a message of ours shows. One that was taken back is stored already.
     pub(super) fn put_sent(
         &mut self,
-        conv: ConvId,
+        conv: ConvAt,
         at: At,
         entry: &Entry,
         failed: Option<&FailReason>,
@@ -426,7 +423,7 @@ impl Delivery {
         let sort = self.own_sort(at, entry);
         self.effects.put(
             Table::Timeline,
-            timeline::key(conv, &sort),
+            timeline::key(id.stream.conv, &sort),
             timeline::encode_sent(&id, entry.ack, failed, &entry.body),
         );
     }

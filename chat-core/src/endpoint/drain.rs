@@ -302,23 +302,18 @@ impl Endpoint {
 
     fn open_topic(&mut self, peer: &UserId, conv: ConvId, channel: &Channel, now: Now) {
         self.link.subscribe(channel.clone(), now);
-        self.convs.insert(channel.clone(), conv);
-        match self.topics.get_mut(&conv) {
-            Some(topic) if topic.current != *channel => {
-                mark("endpoint-topic-rotated");
-                let old = core::mem::replace(&mut topic.current, channel.clone());
-                if let Some(older) = topic.former.replace(old) {
-                    self.drop_channel(&older, now);
-                }
-            }
-            Some(_) => {}
-            None => {
-                let topic = Topic {
-                    peer: peer.clone(),
-                    current: channel.clone(),
-                    former: None,
-                };
-                self.topics.insert(conv, topic);
+        let at = self.topics.slot_or_insert_with(&conv, || Topic {
+            peer: peer.clone(),
+            current: channel.clone(),
+            former: None,
+        });
+        self.private.insert(channel.clone(), at);
+        let topic = &mut self.topics[at];
+        if topic.current != *channel {
+            mark("endpoint-topic-rotated");
+            let old = core::mem::replace(&mut topic.current, channel.clone());
+            if let Some(older) = topic.former.replace(old) {
+                self.drop_channel(&older, now);
             }
         }
     }
@@ -335,7 +330,7 @@ impl Endpoint {
     }
 
     pub(super) fn drop_channel(&mut self, channel: &Channel, now: Now) {
-        self.convs.remove(channel);
+        self.private.remove(channel);
         self.link.unsubscribe(channel, now);
     }
 
@@ -351,7 +346,7 @@ impl Endpoint {
         match mine {
             Some(Membership::Member | Membership::Leader) => {
                 self.link.subscribe(channel.clone(), now);
-                self.convs.insert(channel.clone(), conv);
+                self.rooms.insert(group);
                 if let Some(audience) = self.groups.audience(group) {
                     let recipients = audience
                         .members
@@ -367,7 +362,7 @@ impl Endpoint {
                 self.link.subscribe(channel, now);
             }
             Some(Membership::Left | Membership::Kicked | Membership::Denied) | None => {
-                if self.convs.remove(&channel).is_some() {
+                if self.rooms.remove(&group) {
                     self.delivery.close(conv, FailReason::Gone, now);
                 }
                 self.link.unsubscribe(&channel, now);

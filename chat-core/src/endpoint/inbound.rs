@@ -10,6 +10,7 @@ use crate::group::Verdict;
 use crate::id::{ConvId, GroupId};
 use crate::identity::{Sender, Standing as KeyStanding};
 use crate::link::LinkState;
+use crate::slots::Slot;
 use crate::time::{Now, Timestamp};
 use crate::wire::{self, Body, DecodeError};
 
@@ -163,18 +164,17 @@ impl Endpoint {
             Body::Typing(typing) => ConvId(typing.conv),
             _ => return false,
         };
-        let known = self.convs.get(channel) == Some(&conv);
-        let peer = self
-            .topics
-            .get(&conv)
-            .is_some_and(|topic| topic.peer == from.user);
-        if !known || !peer || !self.sessions.is_joined(from) {
+        let topic = self.private.get(channel).copied();
+        let ours = topic
+            .filter(|at| *self.topics.key(*at) == conv && self.topics[*at].peer == from.user)
+            .filter(|_| self.sessions.is_joined(from));
+        let Some(topic) = ours else {
             self.sessions.handle_stray(from, conv, now);
             return true;
-        }
+        };
         match body {
             Body::Data(data) => {
-                self.retire_former_topic(conv, channel, now);
+                self.retire_former_topic(topic, channel, now);
                 self.delivery
                     .handle_data(from, data, Standing::Current, now);
             }
@@ -186,10 +186,8 @@ impl Endpoint {
     }
 
     /// The peer writes on the new channel: the one it replaced is not needed any more (S10).
-    fn retire_former_topic(&mut self, conv: ConvId, channel: &Channel, now: Now) {
-        let Some(topic) = self.topics.get_mut(&conv) else {
-            return;
-        };
+    fn retire_former_topic(&mut self, topic: Slot<ConvId>, channel: &Channel, now: Now) {
+        let topic = &mut self.topics[topic];
         if topic.current == *channel
             && let Some(former) = topic.former.take()
         {

@@ -22,7 +22,7 @@ mod own;
 mod tests;
 mod views;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use drain::Staged;
@@ -33,7 +33,7 @@ use crate::config::ConfigError;
 use crate::delivery::Delivery;
 use crate::effect::{Outgoing, RestoreError, RowOp};
 use crate::group::Groups;
-use crate::id::{ConvId, DeviceId, MessageId, UserId};
+use crate::id::{ConvId, DeviceId, GroupId, MessageId, UserId};
 use crate::identity::{Budget, Pins, PublicKey, Sender, Signer, Verifier};
 use crate::link::{Link, LinkEvent};
 use crate::lobby::Lobbies;
@@ -42,6 +42,7 @@ use crate::presence::PresenceMachine;
 use crate::rng::Rng;
 use crate::sealer::Sealer;
 use crate::session::Sessions;
+use crate::slots::{Slot, Slots};
 use crate::time::{Clock, Timestamp, UnixMillis};
 
 /// Frames kept for the next connection. Beyond it the oldest goes: its machine repeats it.
@@ -124,8 +125,11 @@ pub struct Endpoint {
     delivery: Delivery,
     groups: Groups,
     link: Link,
-    topics: BTreeMap<ConvId, Topic>,
-    convs: BTreeMap<Channel, ConvId>,
+    topics: Slots<ConvId, Topic>,
+    /// Which session a private channel belongs to.
+    private: Slots<Channel, Slot<ConvId>>,
+    /// Groups whose messages we hear.
+    rooms: BTreeSet<GroupId>,
     faults: Faults,
     stats: Stats,
     rows: Vec<RowOp>,

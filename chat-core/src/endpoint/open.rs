@@ -14,6 +14,7 @@ use crate::output::PersistId;
 use crate::presence::PresenceMachine;
 use crate::rng::Rng;
 use crate::session::Sessions;
+use crate::slots::Slots;
 use crate::time::{Clock, Timestamp, UnixMillis};
 
 /// This life's epoch: eight bytes, little-endian.
@@ -64,8 +65,8 @@ impl Endpoint {
         };
 
         let mut endpoint = Self {
-            pins: Pins::new(&config.budget),
-            budget: Budget::new(&config.budget),
+            pins: Pins::new(&config.budget, &rng),
+            budget: Budget::new(&config.budget, &rng),
             sessions: Sessions::new(me.clone(), config.session, rng.child("session")),
             presence: PresenceMachine::new(
                 me.clone(),
@@ -95,8 +96,9 @@ impl Endpoint {
             siblings: Default::default(),
             rng: rng.child("own"),
             clock,
-            topics: Default::default(),
-            convs: Default::default(),
+            topics: Slots::new(&rng),
+            private: Slots::new(&rng),
+            rooms: Default::default(),
             faults: Faults::default(),
             stats: Stats::default(),
             rows: Vec::new(),

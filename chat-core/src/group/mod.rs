@@ -55,7 +55,7 @@ const MAX_TEXT: usize = 512;
 const RESEND_FIRST: Duration = Duration::from_secs(2);
 
 /// What a deadline is for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Timer {
     /// The leader shows that it lives, and repeats an open offer or hand-over.
     Beat,
@@ -170,9 +170,9 @@ impl Groups {
             signer,
             verifier,
             config,
+            timers: DeadlineIndex::new(&rng),
             rng,
             groups: BTreeMap::new(),
-            timers: DeadlineIndex::default(),
             served: Served::default(),
             up: false,
             effects: Effects::default(),

@@ -22,10 +22,10 @@
 //! Beyond `max_senders` the bucket that has been full longest is dropped, which loses nothing of
 //! the limit; when none is full, newcomers share one bucket.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::config::BudgetConfig;
+use crate::deadline::DeadlineIndex;
 use crate::identity::PublicKey;
+use crate::rng::Rng;
 use crate::time::Timestamp;
 
 /// When a bucket is full again, in nanoseconds of the monotonic clock.
@@ -39,22 +39,20 @@ pub struct Budget {
     /// How far ahead of now a bucket's `FullAt` may be for one more frame.
     ahead: u64,
     max_senders: usize,
-    senders: BTreeMap<PublicKey, FullAt>,
-    by_full: BTreeSet<(FullAt, PublicKey)>,
+    senders: DeadlineIndex<PublicKey, FullAt>,
     shared: FullAt,
     junk: FullAt,
 }
 
 impl Budget {
-    /// Full buckets.
-    pub fn new(config: &BudgetConfig) -> Self {
+    /// Full buckets; look-ups are keyed from `rng`.
+    pub fn new(config: &BudgetConfig, rng: &Rng) -> Self {
         let cost = (1_000_000_000 / u64::from(config.frames_per_second.max(1))).max(1);
         Self {
             cost,
             ahead: cost.saturating_mul(u64::from(config.burst.saturating_sub(1))),
             max_senders: config.max_senders,
-            senders: BTreeMap::new(),
-            by_full: BTreeSet::new(),
+            senders: DeadlineIndex::new(rng),
             shared: 0,
             junk: 0,
         }
@@ -63,8 +61,8 @@ impl Budget {
     /// Whether a frame that names `key` is worth a signature check. Charges nothing.
     pub fn allow(&mut self, key: &PublicKey, now: Timestamp) -> bool {
         let now = nanos(now);
-        match self.senders.get(key) {
-            Some(&full) => self.has_room(full, now),
+        match self.senders.due(key) {
+            Some(full) => self.has_room(full, now),
             None => {
                 self.has_room(self.junk, now)
                     && (self.can_enter(now) || self.has_room(self.shared, now))
@@ -75,16 +73,13 @@ impl Budget {
     /// The signature held: `key` pays.
     pub fn charge(&mut self, key: &PublicKey, now: Timestamp) {
         let now = nanos(now);
-        if let Some(&full) = self.senders.get(key) {
-            self.by_full.remove(&(full, *key));
-            self.put(*key, self.paid(full, now));
+        if let Some(full) = self.senders.due(key) {
+            self.senders.set(*key, self.paid(full, now));
         } else if self.can_enter(now) {
-            if self.senders.len() >= self.max_senders
-                && let Some((_, idle)) = self.by_full.pop_first()
-            {
-                self.senders.remove(&idle);
+            if self.senders.len() >= self.max_senders {
+                self.senders.pop_due(now);
             }
-            self.put(*key, self.paid(0, now));
+            self.senders.set(*key, self.paid(0, now));
         } else {
             crate::probe::mark("budget-shared");
             self.shared = self.paid(self.shared, now);
@@ -96,14 +91,8 @@ impl Budget {
         self.junk = self.paid(self.junk, nanos(now));
     }
 
-    fn put(&mut self, key: PublicKey, full: FullAt) {
-        self.senders.insert(key, full);
-        self.by_full.insert((full, key));
-    }
-
-    fn can_enter(&self, now: u64) -> bool {
-        self.senders.len() < self.max_senders
-            || self.by_full.first().is_some_and(|(full, _)| *full <= now)
+    fn can_enter(&mut self, now: u64) -> bool {
+        self.senders.len() < self.max_senders || self.senders.first_due(now).is_some()
     }
 
     const fn has_room(&self, full: FullAt, now: u64) -> bool {
@@ -125,12 +114,13 @@ mod tests {
     use crate::rng::Rng;
 
     fn budget(frames_per_second: u32, burst: u32, max_senders: usize) -> Budget {
-        Budget::new(&BudgetConfig {
+        let config = BudgetConfig {
             frames_per_second,
             burst,
             max_senders,
             ..BudgetConfig::default()
-        })
+        };
+        Budget::new(&config, &Rng::from_seed([1; 32]))
     }
 
     fn key(n: u32) -> PublicKey {
@@ -236,7 +226,6 @@ mod tests {
         assert_eq!(pass(&mut budget, &key(40), 9, later), 5);
         assert_eq!(pass(&mut budget, &key(1), 9, later), 1);
         assert_eq!(budget.senders.len(), 2);
-        assert_eq!(budget.by_full.len(), 2);
     }
 
     #[test]

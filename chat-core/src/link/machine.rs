@@ -78,6 +78,7 @@ impl Link {
     /// Not connected; [`Self::open`] starts.
     pub fn new(config: LinkConfig, rng: Rng) -> Self {
         Self {
+            asked: DeadlineIndex::new(&rng),
             config,
             rng,
             phase: Phase::Idle,
@@ -87,7 +88,6 @@ impl Link {
             desired: BTreeSet::new(),
             held: BTreeSet::new(),
             dropped: BTreeSet::new(),
-            asked: DeadlineIndex::default(),
             answered_at: Timestamp::ZERO,
             outputs: VecDeque::new(),
         }
@@ -308,7 +308,7 @@ impl Link {
             self.ask(channel, now);
         }
         if planted("link-connected-early") {
-            self.asked = DeadlineIndex::default();
+            self.asked.clear();
         }
         self.connected_when_answered(now);
     }
@@ -434,7 +434,7 @@ impl Link {
             mark("link-attempt-of-unknown-fate");
             self.held.clear();
         }
-        self.asked = DeadlineIndex::default();
+        self.asked.clear();
         self.outputs.retain(|output| {
             !matches!(
                 output,

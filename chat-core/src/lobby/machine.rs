@@ -48,7 +48,7 @@ struct Shown {
     index: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lobby {
     groups: BTreeMap<GroupId, Seen>,
     lapses: DeadlineIndex<GroupId>,
@@ -58,6 +58,15 @@ struct Lobby {
 }
 
 impl Lobby {
+    fn new(rng: &Rng) -> Self {
+        Self {
+            groups: BTreeMap::new(),
+            lapses: DeadlineIndex::new(rng),
+            show_at: None,
+            shown_at: None,
+        }
+    }
+
     /// Makes our cards go out at `at`, or earlier where they would anyway.
     fn show_by(&mut self, at: Timestamp) {
         self.show_at = Some(self.show_at.map_or(at, |before| before.min(at)));
@@ -97,7 +106,7 @@ impl Lobbies {
         if self.lobbies.contains_key(&lobby) {
             return;
         }
-        self.lobbies.insert(lobby.clone(), Lobby::default());
+        self.lobbies.insert(lobby.clone(), Lobby::new(&self.rng));
         if self.up {
             self.seek(&lobby);
             self.show_in(&lobby, now);
@@ -165,7 +174,7 @@ impl Lobbies {
     pub fn handle_down(&mut self, _now: Now) {
         self.up = false;
         for lobby in self.lobbies.values_mut() {
-            lobby.lapses = DeadlineIndex::default();
+            lobby.lapses.clear();
             lobby.show_at = None;
             lobby.shown_at = None;
         }

@@ -1,7 +1,7 @@
 //! The presence machine: everybody else's records, leases and what is told of them.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::own::Own;
 use super::person::{Person, UNHEARD};
@@ -15,6 +15,7 @@ use crate::id::{Epoch, UserId};
 use crate::identity::Sender;
 use crate::probe::{mark, planted};
 use crate::rng::Rng;
+use crate::slots::Slots;
 use crate::time::{Now, Timestamp, UnixMillis};
 use crate::wire;
 
@@ -52,7 +53,7 @@ pub struct PresenceMachine {
     /// We were current once and cut off since.
     outage: bool,
     pub(super) telling: Telling,
-    pub(super) people: BTreeMap<UserId, Person>,
+    pub(super) people: Slots<UserId, Person>,
     /// Who to look at when; an entry is never late, but may be early (its lease was renewed).
     timers: BTreeSet<(Timestamp, UserId)>,
     /// Unwatched users by when they were heard from; may be early as well.
@@ -68,12 +69,12 @@ impl PresenceMachine {
     pub fn new(me: Sender, incarnation: Epoch, config: PresenceConfig, rng: Rng) -> Self {
         Self {
             telling: Telling::new(rng.child("telling")),
+            people: Slots::new(&rng),
             own: Own::new(&me.user, incarnation, &config, rng),
             me,
             config,
             sight: Sight::Cut,
             outage: false,
-            people: BTreeMap::new(),
             timers: BTreeSet::new(),
             strangers: BTreeSet::new(),
             load: 0,
@@ -220,9 +221,9 @@ impl PresenceMachine {
     pub fn handle_up(&mut self, now: Now) {
         self.own.handle_up(now);
         self.sight = Sight::Resync;
-        let users: Vec<UserId> = self.people.keys().cloned().collect();
-        for user in users {
-            let person = self.people.get_mut(&user).expect("its key was just listed");
+        let everybody: Vec<_> = self.people.slots().collect();
+        for slot in everybody {
+            let person = &mut self.people[slot];
             for (_, device) in &mut person.devices {
                 if !device.is_gone() {
                     let lease = match device.is_willed() {
@@ -232,6 +233,7 @@ impl PresenceMachine {
                     device.until = device.until.max(now.mono + lease);
                 }
             }
+            let user = self.people.key(slot).clone();
             self.file(&user, now);
         }
     }
@@ -245,7 +247,7 @@ impl PresenceMachine {
         self.sight = Sight::Current;
         let outage = core::mem::take(&mut self.outage);
         let (mut joined, mut left, mut changed) = (Vec::new(), Vec::new(), Vec::new());
-        for (user, person) in &mut self.people {
+        for (user, person) in self.people.iter_mut() {
             let before = person.here_before.take();
             if !person.is_news() {
                 continue;
@@ -289,7 +291,7 @@ impl PresenceMachine {
         self.outage |= was_current;
         self.telling.end_heal();
         self.timers.clear();
-        for (user, person) in &mut self.people {
+        for (user, person) in self.people.iter_mut() {
             person.filed = None;
             for (_, device) in &mut person.devices {
                 if device.stage == Stage::Live {
@@ -398,13 +400,12 @@ impl PresenceMachine {
         }
         let mut device = Device::unheard(Status::Unknown, record.ttl(), now.mono);
         device.apply(record, live, now.mono);
-        let person = match self.people.entry(from.user.clone()) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                self.strangers.insert((now.mono, from.user.clone()));
-                entry.insert(Person::new(now.mono))
-            }
-        };
+        let strangers = &mut self.strangers;
+        let slot = self.people.slot_or_insert_with(&from.user, || {
+            strangers.insert((now.mono, from.user.clone()));
+            Person::new(now.mono)
+        });
+        let person = &mut self.people[slot];
         let before = person.devices.len();
         person.add(from.device, device);
         person.heard_at = now.mono;
@@ -492,11 +493,11 @@ impl PresenceMachine {
         self.people.get(user).map(Person::view)
     }
 
-    /// Everybody known.
+    /// Everybody known, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&UserId, PresenceView)> {
-        self.people
-            .iter()
-            .map(|(user, person)| (user, person.view()))
+        let mut all: Vec<_> = self.people.iter().collect();
+        all.sort_unstable_by_key(|(user, _)| *user);
+        all.into_iter().map(|(user, person)| (user, person.view()))
     }
 
     /// How many are how, of `users`; who is not known counts as unknown (P11).

@@ -45,7 +45,7 @@ use step::{Act, Step};
 /// The longest note or reason, in bytes.
 const MAX_TEXT: usize = 512;
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Timer {
     Lapse,
     Repeat,
@@ -73,9 +73,9 @@ impl Sessions {
         Self {
             me,
             config,
+            peers: Peers::new(&rng),
+            timers: DeadlineIndex::new(&rng),
             rng,
-            peers: Peers::default(),
-            timers: DeadlineIndex::default(),
             effects: Effects::default(),
             up: false,
             caught_up: false,
@@ -439,10 +439,11 @@ impl Sessions {
             .map_or(SessionState::Idle, |record| self.state_of(peer, record))
     }
 
-    /// Every peer with something other than `Idle`.
+    /// Every peer with something other than `Idle`, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&UserId, SessionState)> {
-        self.peers
-            .iter()
+        let mut all: Vec<_> = self.peers.iter().collect();
+        all.sort_unstable_by_key(|(peer, _)| *peer);
+        all.into_iter()
             .map(|(peer, record)| (peer, self.state_of(peer, record)))
             .filter(|(_, state)| *state != SessionState::Idle)
     }

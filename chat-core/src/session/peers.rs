@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::Record;
 use crate::id::{InviteId, UserId};
+use crate::rng::Rng;
+use crate::slots::Slots;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Peers {
-    records: BTreeMap<UserId, Record>,
+    records: Slots<UserId, Record>,
     /// Their standing requests. The first peer to use an id keeps it.
     standing: BTreeMap<InviteId, UserId>,
     /// Our standing requests.
@@ -21,6 +23,16 @@ pub(super) struct Peers {
 }
 
 impl Peers {
+    pub(super) fn new(rng: &Rng) -> Self {
+        Self {
+            records: Slots::new(rng),
+            standing: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            evictable: BTreeSet::new(),
+            pending_strangers: 0,
+        }
+    }
+
     pub(super) fn record(&self, peer: &UserId) -> Option<&Record> {
         self.records.get(peer)
     }

@@ -8,6 +8,7 @@ use super::*;
 use crate::channel::Channel;
 use crate::content::Content;
 use crate::effect::{Effect, Outgoing, RowOp};
+use crate::id::{DeviceId, MessageId};
 use crate::sealer::Plain;
 use crate::time::UnixMillis;
 use crate::wire::Body;

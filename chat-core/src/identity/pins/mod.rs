@@ -15,11 +15,10 @@
 //! drops the one trusted longest. As many refused devices per user are told, then none for an
 //! hour.
 
-mod cache;
 mod row;
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
@@ -28,8 +27,9 @@ use crate::effect::{Effects, RestoreError, Row, Table};
 use crate::id::{DeviceId, UserId};
 use crate::identity::{PublicKey, Sender};
 use crate::probe::{mark, planted};
+use crate::rng::Rng;
+use crate::slots::Slots;
 use crate::time::{Now, Timestamp};
-use cache::DeviceCache;
 
 /// The most devices of one user.
 pub const MAX_DEVICES: usize = 16;
@@ -98,6 +98,8 @@ struct Pinned {
     devices: Vec<DeviceId>,
     /// The last device was distrusted: only the application can trust another.
     shut: bool,
+    /// The key that was heard last and its device, so that not every frame costs a hash.
+    last: Option<(PublicKey, DeviceId)>,
     kept: bool,
     heard: Timestamp,
     /// Refused devices that were told, at most [`MAX_DEVICES`] per [`RETELL`].
@@ -109,21 +111,19 @@ struct Pinned {
 #[derive(Debug)]
 pub struct Pins {
     max_pins: usize,
-    users: BTreeMap<UserId, Pinned>,
+    users: Slots<UserId, Pinned>,
     /// Users that are not kept, by when they were last heard.
     strangers: BTreeSet<(Timestamp, UserId)>,
-    cache: DeviceCache,
     effects: Effects<IdentityEvent>,
 }
 
 impl Pins {
-    /// Empty pins.
-    pub fn new(config: &BudgetConfig) -> Self {
+    /// Empty pins; look-ups are keyed from `rng`.
+    pub fn new(config: &BudgetConfig, rng: &Rng) -> Self {
         Self {
             max_pins: config.max_pins,
-            users: BTreeMap::new(),
+            users: Slots::new(rng),
             strangers: BTreeSet::new(),
-            cache: DeviceCache::default(),
             effects: Effects::default(),
         }
     }
@@ -144,12 +144,14 @@ impl Pins {
     /// Whether `key` may speak for `user`; pins it at first contact. The caller has verified a
     /// signature by `key` over `user`.
     pub fn handle_claim(&mut self, key: &PublicKey, user: &UserId, now: Now) -> Standing {
-        let device = self.cache.device(key);
-        let trusted = Standing::Trusted(Sender {
-            user: user.clone(),
-            device,
-        });
+        let trusted = |device| {
+            Standing::Trusted(Sender {
+                user: user.clone(),
+                device,
+            })
+        };
         let Some(pinned) = self.users.get_mut(user) else {
+            let device = key.device();
             if !self.make_room() {
                 return Standing::Refused;
             }
@@ -158,14 +160,15 @@ impl Pins {
             self.users.insert(user.clone(), pinned);
             self.strangers.insert((now.mono, user.clone()));
             self.tell_pinned(user, device);
-            return trusted;
+            return trusted(device);
         };
+        let device = pinned.device(key);
         let shut = pinned.shut && !planted("pins-distrusted-comes-back");
         if pinned.devices.is_empty() && !shut {
             pinned.devices.push(device);
             self.store(user);
             self.tell_pinned(user, device);
-            return trusted;
+            return trusted(device);
         }
         if pinned.devices.contains(&device) {
             if !pinned.kept && now.mono.saturating_since(pinned.heard) >= TOUCH {
@@ -173,10 +176,10 @@ impl Pins {
                 self.strangers.insert((now.mono, user.clone()));
                 pinned.heard = now.mono;
             }
-            return trusted;
+            return trusted(device);
         }
         if planted("pins-accept-changed-key") {
-            return trusted;
+            return trusted(device);
         }
         if pinned.may_tell(device, now.mono) {
             mark("pins-key-changed");
@@ -308,7 +311,9 @@ impl Pins {
     }
 
     fn store(&mut self, user: &UserId) {
-        let pinned = &self.users[user];
+        let Some(pinned) = self.users.get(user) else {
+            return;
+        };
         if !pinned.devices.is_empty() || pinned.shut {
             let key = Bytes::copy_from_slice(user.as_str().as_bytes());
             self.effects
@@ -322,10 +327,22 @@ impl Pinned {
         Self {
             devices,
             shut: false,
+            last: None,
             kept,
             heard: Timestamp::ZERO,
             told: Vec::new(),
             told_since: Timestamp::ZERO,
+        }
+    }
+
+    fn device(&mut self, key: &PublicKey) -> DeviceId {
+        match self.last {
+            Some((last, device)) if last == *key => device,
+            _ => {
+                let device = key.device();
+                self.last = Some((*key, device));
+                device
+            }
         }
     }
 

@@ -3,10 +3,11 @@ use crate::effect::{Effect, RowOp};
 use crate::time::UnixMillis;
 
 fn pins(max_pins: usize) -> Pins {
-    Pins::new(&BudgetConfig {
+    let config = BudgetConfig {
         max_pins,
         ..BudgetConfig::default()
-    })
+    };
+    Pins::new(&config, &Rng::from_seed([1; 32]))
 }
 
 fn user(name: &str) -> UserId {
@@ -85,7 +86,7 @@ fn refused_devices_are_told_sixteen_at_a_time_per_hour() {
     assert_eq!(drain(&mut pins).0.len(), MAX_DEVICES);
     pins.handle_claim(&key(200), &ann, at(3_602));
     assert_eq!(drain(&mut pins).0.len(), 1);
-    assert!(pins.users[&ann].told.len() <= MAX_DEVICES);
+    assert!(pins.users.get(&ann).unwrap().told.len() <= MAX_DEVICES);
 }
 
 #[test]
@@ -241,7 +242,7 @@ fn a_device_that_is_distrusted_is_refused_for_good_and_no_other_takes_its_place(
         device: first.device(),
     };
     assert_eq!(events.last(), Some(&distrusted));
-    let mut again = Pins::new(&BudgetConfig::default());
+    let mut again = Pins::new(&BudgetConfig::default(), &Rng::from_seed([1; 32]));
     again.restore(rows.last().expect("it is stored")).unwrap();
     for pins in [&mut pins, &mut again] {
         for key in [&first, &second] {

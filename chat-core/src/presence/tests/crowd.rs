@@ -75,7 +75,7 @@ fn p11_a_crowd_is_told_as_counts_and_a_sample_at_a_bounded_rate() {
         }
     }
     assert!((1..29).contains(&last), "{last}");
-    assert!(machine.people.values().all(|person| !person.is_news()));
+    assert!(machine.people.iter().all(|(_, person)| !person.is_news()));
     let counts = machine.counts(machine.people.keys());
     assert_eq!((counts.do_not_disturb, counts.here()), (100, 100));
 }
