@@ -250,9 +250,6 @@ impl Run {
         let Some(log) = log else { return };
         let messages = log.session.map(|message| (Source::Session, message));
         self.listen(messages.boxed());
-        for (channel, cursor, subscriber) in log.lanes {
-            self.open_resumed(channel, cursor, subscriber);
-        }
         self.keep = Some(keep::Keep::new(keep::Session {
             identity: log.identity,
             bucket: log.bucket,
@@ -260,6 +257,9 @@ impl Run {
             mark: log.mark,
             revision: log.revision,
         }));
+        for (channel, cursor, subscriber) in log.lanes {
+            self.open_resumed(channel, cursor, subscriber);
+        }
         self.reading.mailbox = log.mailbox;
         self.reading.marker_due = resumed;
     }
