@@ -63,7 +63,7 @@ mod real_broker {
     async fn p2_a_goodbye_and_a_quick_return_leave_no_will() {
         for version in BOTH {
             let broker = start(Mosquitto::new());
-            let connector = to(&broker, version);
+            let connector = to(&broker, version).will_delay(seconds(1)).unwrap();
             let mut bob = Peer::connect(&connector, "bob").await.unwrap();
             assert!(bob.subscribe(&presence("alice")).await);
             let alice = Peer::connect_as(&connector, with_will("alice", b"gone"))
@@ -82,7 +82,8 @@ mod real_broker {
                 .await
                 .unwrap();
             if version == Version::V5 {
-                tokio::time::sleep(seconds(3)).await;
+                // Past the delay: what comes next would come behind it.
+                tokio::time::sleep(seconds(2)).await;
             }
             assert_eq!(
                 alice.keep(&presence("alice"), b"here").await,
@@ -285,6 +286,51 @@ mod real_broker {
             bob.publish(&conv(1), b"together").await;
             assert_eq!(&*alice.received().await.1, b"together");
         }
+    }
+
+    const CONFIG: &str = include_str!("../examples/mosquitto/mosquitto.conf");
+    /// By `mosquitto_passwd`: `secret2` for `b/ob`.
+    const PASSWORDS: &str = "b=2Fob:$7$101$3Yvk/BCS0qFvos/k$uFhKUqOiGqGxG+RAhpO8iiue+hXh+F1jlue\
+        pUmhv9o/7/IIG4E4gAy2TH00w9hjXj1xIfkG/cRgf1vEUfCn9IA==\n";
+
+    #[tokio::test]
+    async fn the_configuration_of_the_example_asks_for_a_password() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("passwd"), PASSWORDS).unwrap();
+        std::fs::write(folder.path().join("acl"), ACL).unwrap();
+        let here = folder.path().to_str().unwrap();
+        let config = CONFIG.replace("/etc/mosquitto", here);
+        let broker = start(Mosquitto::new().option(&config));
+        for version in BOTH {
+            let connector = to(&broker, version).sender_level();
+            for (name, password) in [("b/ob", "wrong"), ("b/ob", ""), ("alice", "secret2")] {
+                let to = connector.clone().password(password);
+                let error = Peer::connect(&to, name).await.err().unwrap();
+                assert!(matches!(error.reason, DownReason::Refused(_)), "{error}");
+            }
+            let connector = connector.password("secret2");
+            let mut bob = Peer::connect(&connector, "b/ob").await.unwrap();
+            assert_eq!(bob.max_frame, 64 * 1024, "what is announced fits");
+            assert!(bob.subscribe(&inbox("b/ob")).await);
+            assert_eq!(
+                bob.keep(&presence("b/ob"), b"here").await,
+                SendOutcome::Accepted
+            );
+            let denied = bob.publish(&presence("alice"), b"forged").await;
+            assert_eq!(
+                matches!(denied, SendOutcome::Refused(_)),
+                version == Version::V5
+            );
+        }
+        // An account for all: the broker cannot tell who is who.
+        let connector = to(&broker, Version::V5)
+            .sender_level()
+            .login("b=2Fob", "secret2");
+        let mut alice = Peer::connect(&connector, "alice").await.unwrap();
+        let denied = alice.keep(&presence("alice"), b"here").await;
+        assert_eq!(denied, SendOutcome::Accepted, "at most once: nobody says");
+        let denied = alice.publish(&presence("alice"), b"here").await;
+        assert!(matches!(denied, SendOutcome::Refused(_)));
     }
 
     #[tokio::test]

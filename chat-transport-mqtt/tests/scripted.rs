@@ -465,7 +465,6 @@ async fn rule_6_the_connection_lives_while_nobody_reads_it() {
     for n in 1..=2_000 {
         wire.publish("chat/v1/inbox/a", Some(n), false, b"x").await;
     }
-    wire.suback(id, 1).await;
     // Longer than any deadline, and pings go on.
     for _ in 0..2 {
         assert_eq!(wire.read().await, Some(Seen::Ping));
@@ -474,6 +473,9 @@ async fn rule_6_the_connection_lives_while_nobody_reads_it() {
     for _ in 0..2_000 {
         assert_eq!(peer.received().await.0, inbox("a"));
     }
+    // What the broker owes is due from now on.
+    tokio::time::sleep(SHORT / 3).await;
+    wire.suback(id, 1).await;
     let answer = peer.recv().await;
     assert!(
         matches!(answer, Ok(Inbound::Subscribed { granted: true, .. })),
@@ -523,6 +525,31 @@ async fn a_stored_value_is_told_apart_from_what_is_said_now() {
         peer.received().await,
         (presence("b"), "live".into(), None, true)
     );
+}
+
+#[tokio::test]
+async fn stored_values_wait_for_a_client_that_reads_nothing() {
+    let (mut peer, mut wire) = pair(Version::V311).await;
+    for n in 0..2_000_u32 {
+        let topic = "chat/v1/presence/b";
+        wire.publish(topic, None, true, &n.to_be_bytes()).await;
+    }
+    for n in 0..2_000_u32 {
+        assert_eq!(*peer.received().await.1, n.to_be_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_broker_without_last_values_is_not_asked_to_keep_one() {
+    let script = Script::new(Version::V5).await;
+    // Retain is not available.
+    let (mut peer, mut wire, _) = both(&script, &script.connector(), false, &[0x25, 0]).await;
+    assert_eq!(
+        peer.keep(&presence("a/b"), b"x").await,
+        SendOutcome::Accepted
+    );
+    let seen = wire.next().await.unwrap();
+    assert!(matches!(seen, Seen::Publish { retain: false, .. }));
 }
 
 #[tokio::test]

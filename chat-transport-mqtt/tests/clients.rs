@@ -1,5 +1,4 @@
-//! A mailbox that overflows in silence: mosquitto keeps 1,000 messages for who is away, and calls
-//! every one of those that it throws away accepted.
+//! Whole clients over mosquitto, where it loses what it accepted.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod common;
@@ -9,14 +8,14 @@ mod real_broker {
     use std::collections::BTreeMap;
 
     use chat_client::store::MemoryStore;
-    use chat_client::{Chat, Client, Event, Identity};
+    use chat_client::{Chat, Client, Event, EventStream, Identity};
     use chat_core::config::Config;
     use chat_core::delivery::Ack;
     use chat_core::id::UserId;
     use chat_core::identity::DeviceKey;
     use chat_core::link::LinkState;
-    use chat_testkit::broker::{Broker, Mosquitto};
-    use chat_transport_mqtt::MqttConnector;
+    use chat_testkit::broker::{Broker, Memory, Mosquitto};
+    use chat_transport_mqtt::{MqttConnector, Version};
     use tokio::time::timeout;
 
     use crate::common::user;
@@ -24,6 +23,9 @@ mod real_broker {
     /// Each has 64 messages under way at most, so that all together fill the mailbox.
     const SENDERS: u8 = 20;
     const EACH: usize = 500;
+    /// Of one conversation, with kills in between.
+    const BURST: usize = 600;
+    const KILLS: usize = 3;
     const DEADLINE: Duration = Duration::from_secs(120);
 
     fn name(n: u8) -> UserId {
@@ -50,6 +52,65 @@ mod real_broker {
             .unwrap();
     }
 
+    /// A chat of two, and what the second is told.
+    async fn pair(to: &MqttConnector) -> ([Client; 2], Chat, EventStream) {
+        let rows = MemoryStore::new;
+        let alice = open(user("alice"), 1, &rows(), to).await;
+        let bob = open(user("bob"), 2, &rows(), to).await;
+        let mut events = bob.events().await.unwrap();
+        caught_up(&bob).await;
+        let request = alice.request("bob").send().await.unwrap();
+        let asked = async {
+            loop {
+                if let Some(Event::Request(request)) = events.next().await {
+                    return request.accept().await.unwrap();
+                }
+            }
+        };
+        timeout(DEADLINE, asked).await.expect("asked in time");
+        let chat = timeout(DEADLINE, request.accepted())
+            .await
+            .expect("in time")
+            .unwrap();
+        ([alice, bob], chat, events)
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_is_killed_and_forgets_everything_loses_no_message() {
+        for version in [Version::V5, Version::V311] {
+            let mut broker = Broker::start(Mosquitto::new()).expect("mosquitto runs");
+            let to = MqttConnector::from_url(&format!("mqtt://{}", broker.address())).unwrap();
+            let (_clients, chat, mut events) = pair(&to.version(version)).await;
+            let sending = tokio::spawn(async move {
+                let mut last = None;
+                for n in 0..BURST {
+                    last = Some(chat.send(n.to_string().as_str()).await.unwrap());
+                }
+                last.unwrap()
+            });
+            let mut next = 0;
+            while next < BURST {
+                let event = timeout(DEADLINE, events.next()).await.expect("in time");
+                let Some(Event::Message(message)) = event else {
+                    continue;
+                };
+                assert_eq!(message.content.fallback(), next.to_string());
+                next += 1;
+                if next % (BURST / (KILLS + 1)) == 0 && next < BURST {
+                    broker.kill();
+                    broker.restart(Memory::Lost).unwrap();
+                }
+            }
+            let last = sending.await.unwrap();
+            timeout(DEADLINE, last.until(Ack::Delivered))
+                .await
+                .expect("in time")
+                .unwrap();
+        }
+    }
+
+    /// mosquitto keeps 1,000 messages for who is away, and calls every one of those that it throws
+    /// away accepted.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn ten_thousand_messages_to_who_is_away_are_all_delivered() {
         let broker = Broker::start(Mosquitto::new()).expect("mosquitto runs");
