@@ -1,24 +1,20 @@
 //! The demo killed with SIGKILL while people chat, through the page's own WebSocket: what was
 //! accepted is there once and in order, on every side.
 
+mod page;
 mod process;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use page::{DEADLINE, Lost, Page, text, within};
 use process::Demo;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, sleep, timeout};
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio::time::{Instant, interval, sleep};
 
-/// The longest wait for anything.
-const DEADLINE: Duration = Duration::from_secs(20);
 /// Sends of one talker without an answer.
 const WINDOW: u64 = 8;
 /// Rows of one look at a history.
@@ -29,10 +25,6 @@ const SEED: u64 = 1;
 /// The id, the sender and the text of a message in a history.
 type Row = (String, String, String);
 
-/// The connection is gone: whether the call was obeyed is unknown.
-#[derive(Debug)]
-struct Lost;
-
 /// The instants of one run come from a seed, so that a failure names what to try again.
 struct Seeded(u64);
 
@@ -41,13 +33,6 @@ impl Seeded {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         (mixed ^ (mixed >> 27)) % limit
-    }
-}
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match timeout(DEADLINE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("no {what} within {DEADLINE:?}"),
     }
 }
 
@@ -71,7 +56,7 @@ struct World {
 impl Stage {
     fn open() -> Self {
         let state = tempfile::tempdir().expect("a temporary folder");
-        let demo = Demo::start(state.path(), 0);
+        let demo = Demo::start(state.path(), 0, |command| command);
         let lives = watch::Sender::new(1);
         let world = World {
             port: demo.port(),
@@ -108,94 +93,8 @@ impl Stage {
             .expect("we hold it");
         sleep(Duration::from_micros(random.below(120_000))).await;
         self.demo.kill();
-        self.demo = Demo::start(self.state.path(), self.world.port);
+        self.demo = Demo::start(self.state.path(), self.world.port, |command| command);
         self.lives.send_modify(|life| *life += 1);
-    }
-}
-
-/// A page: one WebSocket, and what was told over it.
-struct Page {
-    socket: WebSocketStream<TcpStream>,
-    next_id: u64,
-    requests: BTreeMap<String, String>,
-    chats: BTreeMap<String, Value>,
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
-impl Page {
-    async fn open(port: u16) -> Result<Self, Lost> {
-        let tcp = TcpStream::connect(("127.0.0.1", port)).await;
-        let url = format!("ws://127.0.0.1:{port}/ws");
-        let (socket, _) = client_async(url, tcp.map_err(|_| Lost)?)
-            .await
-            .map_err(|_| Lost)?;
-        Ok(Self {
-            socket,
-            next_id: 0,
-            requests: BTreeMap::new(),
-            chats: BTreeMap::new(),
-        })
-    }
-
-    async fn ask(&mut self, mut call: Value) -> Result<u64, Lost> {
-        self.next_id += 1;
-        call["id"] = self.next_id.into();
-        let sent = self.socket.send(Message::text(call.to_string())).await;
-        sent.map(|()| self.next_id).map_err(|_| Lost)
-    }
-
-    /// The next frame, already noted.
-    async fn heard(&mut self) -> Result<Value, Lost> {
-        loop {
-            let frame = within("frame", self.socket.next()).await;
-            let text = match frame {
-                Some(Ok(Message::Text(text))) => text,
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Lost),
-                Some(Ok(_)) => continue,
-            };
-            let value: Value = serde_json::from_str(&text).expect("the demo writes JSON");
-            self.note(&value);
-            return Ok(value);
-        }
-    }
-
-    fn note(&mut self, value: &Value) {
-        match value["t"].as_str() {
-            Some("state") => {
-                for request in value["requests"].as_array().into_iter().flatten() {
-                    self.note_request(request);
-                }
-                for chat in value["chats"].as_array().into_iter().flatten() {
-                    self.chats.insert(text(&chat["conv"]), chat.clone());
-                }
-            }
-            Some("request") => self.note_request(value),
-            Some("chat") => {
-                self.chats.insert(text(&value["conv"]), value.clone());
-            }
-            _ => {}
-        }
-    }
-
-    fn note_request(&mut self, request: &Value) {
-        let (peer, invite) = (text(&request["peer"]), text(&request["invite"]));
-        self.requests.insert(peer, invite);
-    }
-
-    /// The answer to call `id`: its value, or what the demo refuses with.
-    async fn answer(&mut self, id: u64) -> Result<Result<Value, String>, Lost> {
-        loop {
-            let value = self.heard().await?;
-            if value["id"] == id && value["t"] == "ok" {
-                return Ok(Ok(value));
-            }
-            if value["id"] == id && value["t"] == "error" {
-                return Ok(Err(text(&value["text"])));
-            }
-        }
     }
 }
 
@@ -216,20 +115,11 @@ impl Person {
             let lives = &mut self.world.lives;
             let next = within("new life of the demo", lives.wait_for(|life| *life > last)).await;
             self.life = *next.expect("the stage outlives its people");
-            self.page = within("login", Self::log_in(self.name, self.world.port))
+            self.page = within("login", Page::log_in(self.name, self.world.port))
                 .await
                 .ok();
         }
         self.page.as_mut().expect("just opened")
-    }
-
-    async fn log_in(name: &str, port: u16) -> Result<Page, Lost> {
-        let mut page = Page::open(port).await?;
-        let id = page.ask(json!({"t": "login", "name": name})).await?;
-        page.answer(id)
-            .await?
-            .unwrap_or_else(|why| panic!("{name} may log in: {why}"));
-        Ok(page)
     }
 
     /// Gives a batch of calls, waits for all answers, and repeats the batch when they are lost.

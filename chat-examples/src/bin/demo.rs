@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chat_client::transport::Connector;
 use chat_core::id::UserId;
 use chat_examples::demo::args::{self, Args, Options};
+use chat_examples::demo::broker::{self, Broker};
 use chat_examples::demo::host::{BOT, Host};
 use chat_examples::demo::{bot, http};
-use chat_transport_ws::WsConnector;
-use chat_transport_ws::hub::Hub;
+use chat_transport_ws::hub::{Hub, HubHandle};
 use tokio::net::TcpListener;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -52,24 +53,25 @@ async fn run(options: Options) -> Result<(), Failure> {
     let listener = listen(&options).await?;
     let page = listener.local_addr()?;
 
+    let url = broker::chosen(options.url.clone(), |name| std::env::var(name).ok())?;
     // The hub is for this process; its clients come over a real socket all the same, so that
-    // the demo shows what a program with a hub elsewhere does.
-    let hub = Hub::builder()
-        .allow_all()
-        .store(options.state.join("hub.redb"))
-        .bind(([127, 0, 0, 1], 0).into())
-        .await
-        .map_err(|error| {
-            let state = options.state.display();
-            format!("{error}\nIs another demo running over {state}? Stop it, or give --state DIR.")
-        })?;
-    let connector = WsConnector::new(&hub.url())?;
-    let host = Arc::new(Host::new(&options.state, connector));
+    // the demo shows what a program with a broker elsewhere does.
+    let hub = match &url {
+        Some(_) => None,
+        None => Some(own_hub(&options).await?),
+    };
+    let url = url.or_else(|| hub.as_ref().map(HubHandle::url));
+    let broker = Broker::from_url(&url.unwrap_or_default())?;
+    let over = match &hub {
+        Some(_) => String::new(),
+        None => format!(" over {}", broker.capabilities().name),
+    };
+    let host = Arc::new(Host::new(&options.state, broker));
     let client = host.open(&UserId::new(BOT)?).await?;
     let bot = tokio::spawn(bot::serve(client.clone()));
 
     let state = options.state.display();
-    println!("Chat is at http://{page}/   (state in {state}, Ctrl-C stops it)");
+    println!("Chat is at http://{page}/{over}   (state in {state}, Ctrl-C stops it)");
     let server = axum::serve(listener, http::router(host.clone()));
     tokio::select! {
         served = server.into_future() => served?,
@@ -79,9 +81,23 @@ async fn run(options: Options) -> Result<(), Failure> {
     // What the bot could not hand over is durable and goes out after the next start.
     client.shutdown(STOP).await.ok();
     bot.await??;
-    hub.shutdown(STOP).await;
+    if let Some(hub) = hub {
+        hub.shutdown(STOP).await;
+    }
     println!("stopped; everything is kept");
     Ok(())
+}
+
+async fn own_hub(options: &Options) -> Result<HubHandle, Failure> {
+    let hub = Hub::builder()
+        .allow_all()
+        .store(options.state.join("hub.redb"))
+        .bind(([127, 0, 0, 1], 0).into())
+        .await;
+    Ok(hub.map_err(|error| {
+        let state = options.state.display();
+        format!("{error}\nIs another demo running over {state}? Stop it, or give --state DIR.")
+    })?)
 }
 
 /// Wipes only a folder that an earlier run made.

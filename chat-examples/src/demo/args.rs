@@ -7,12 +7,18 @@ use std::path::PathBuf;
 pub const HELP: &str = "\
 Starts the demo: hub, store, web page and a bot in one process.
 
-Usage: demo [--port N] [--state DIR] [--fresh]
+Usage: demo [--url URL] [--port N] [--state DIR] [--fresh]
 
+  --url URL     chat over this broker instead of the hub inside: ws://host:port/path (another hub),
+                mqtt://host:port (MQTT 5) or nats://host:port (NATS with JetStream). Demos that
+                name the same broker meet there.
   --port N      listen on this port of 127.0.0.1; default 8080, or a free one when that is busy
   --state DIR   where messages, keys and mailboxes are kept; default target/demo
   --fresh       wipe that folder first
   --help        this text
+
+Without --url: BROKER_URL, or else BROKER_HOST and BROKER_PORT (1883 and every other port is MQTT,
+4222 is NATS), or else the hub inside.
 ";
 
 /// A command line that cannot be obeyed.
@@ -42,6 +48,8 @@ pub enum Args {
 /// How to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// The broker to chat over.
+    pub url: Option<String>,
     /// Asked for by name; taken as it is or not at all.
     pub port: Option<u16>,
     /// Where everything is kept.
@@ -53,6 +61,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            url: None,
             port: None,
             state: PathBuf::from("target/demo"),
             fresh: false,
@@ -93,6 +102,9 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Args, ArgsError> 
                 let value = args.next().ok_or(ArgsError::Missing("--port"))?;
                 options.port = Some(value.parse().map_err(|_| ArgsError::Port(value))?);
             }
+            "--url" => {
+                options.url = Some(args.next().ok_or(ArgsError::Missing("--url"))?);
+            }
             "--state" => {
                 let value = args.next().ok_or(ArgsError::Missing("--state"))?;
                 options.state = PathBuf::from(value);
@@ -116,12 +128,15 @@ mod tests {
         assert_eq!(run(&[]), Ok(Args::Run(Options::default())));
         assert_eq!(run(&["--help"]), Ok(Args::Help));
         let want = Options {
+            url: Some("nats://b".into()),
             port: Some(0),
             state: "x".into(),
             fresh: true,
         };
         assert_eq!(
-            run(&["--fresh", "--port", "0", "--state", "x"]),
+            run(&[
+                "--fresh", "--url", "nats://b", "--port", "0", "--state", "x"
+            ]),
             Ok(Args::Run(want))
         );
         assert_eq!(run(&["--port"]), Err(ArgsError::Missing("--port")));

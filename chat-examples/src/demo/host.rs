@@ -12,10 +12,10 @@ use chat_client::transport::Connector;
 use chat_client::{Client, Identity, OpenError, keyfile};
 use chat_core::config::Config;
 use chat_core::id::{IdError, LobbyName, UserId, escape};
-use chat_transport_ws::WsConnector;
 use tokio::sync::Mutex;
 
 use super::bridge::Account;
+use super::broker::Broker;
 
 /// Everybody in the demo meets here.
 const LOBBY: &str = "demo";
@@ -59,7 +59,7 @@ pub enum LoginError {
 #[derive(Debug)]
 pub struct Host {
     state: PathBuf,
-    hub: WsConnector,
+    broker: Broker,
     accounts: Mutex<Accounts>,
 }
 
@@ -78,11 +78,11 @@ struct Seat {
 }
 
 impl Host {
-    /// A host that keeps users under `state` and connects them with `hub`.
-    pub fn new(state: &Path, hub: WsConnector) -> Self {
+    /// A host that keeps users under `state` and connects them with `broker`.
+    pub fn new(state: &Path, broker: Broker) -> Self {
         Self {
             state: state.to_owned(),
-            hub,
+            broker,
             accounts: Mutex::new(Accounts::default()),
         }
     }
@@ -103,7 +103,7 @@ impl Host {
         let store = RedbStore::open(folder.join("store.redb"))?;
         let client = Client::builder(Identity::new(user.clone(), key))
             .store(store)
-            .transport(self.hub.clone())
+            .transport(self.broker.clone())
             .config(Config::lan())
             .open()
             .await?;
@@ -113,7 +113,7 @@ impl Host {
 
     /// What its connections can do.
     pub fn capabilities(&self) -> &'static chat_client::transport::Capabilities {
-        self.hub.capabilities()
+        self.broker.capabilities()
     }
 
     /// A page of `name` is here: its account, opened when this is its first page.

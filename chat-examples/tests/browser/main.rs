@@ -103,7 +103,7 @@ fn run(story: impl Future<Output = ()>) {
 fn two_people_chat_and_survive_kill_nine() {
     run(async {
         let state = tempfile::tempdir().expect("a temporary folder");
-        let mut demo = Demo::start(state.path(), 0);
+        let mut demo = Demo::start(state.path(), 0, |command| command);
         let browser = Browser::start().await;
         let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
         ann.until(
@@ -159,7 +159,7 @@ fn two_people_chat_and_survive_kill_nine() {
         ann.until("a banner", "!document.getElementById('banner').hidden")
             .await;
         ann.picture(&picture("04-banner")).await;
-        let demo = Demo::start(state.path(), demo.port());
+        let demo = Demo::start(state.path(), demo.port(), |command| command);
         for (page, theirs) in [(&ann, "bob"), (&bob, "ann")] {
             page.until("no banner", "document.getElementById('banner').hidden")
                 .await;
@@ -186,7 +186,7 @@ fn two_people_chat_and_survive_kill_nine() {
 fn messages_wait_for_those_who_are_away() {
     run(async {
         let state = tempfile::tempdir().expect("a temporary folder");
-        let demo = Demo::start(state.path(), 0);
+        let demo = Demo::start(state.path(), 0, |command| command);
         let browser = Browser::start().await;
         let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
         log_in(&ann, "ann").await;
@@ -227,7 +227,7 @@ fn messages_wait_for_those_who_are_away() {
 fn a_group_whose_leader_lets_people_in() {
     run(async {
         let state = tempfile::tempdir().expect("a temporary folder");
-        let demo = Demo::start(state.path(), 0);
+        let demo = Demo::start(state.path(), 0, |command| command);
         let browser = Browser::start().await;
         let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
         log_in(&ann, "ann").await;
@@ -274,7 +274,7 @@ fn a_group_whose_leader_lets_people_in() {
 fn the_bot_answers_and_keys_work() {
     run(async {
         let state = tempfile::tempdir().expect("a temporary folder");
-        let demo = Demo::start(state.path(), 0);
+        let demo = Demo::start(state.path(), 0, |command| command);
         let browser = Browser::start().await;
         let ann = browser.page(&demo.url).await;
         log_in(&ann, "ann").await;

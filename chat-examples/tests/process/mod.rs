@@ -18,10 +18,20 @@ impl Drop for Demo {
 }
 
 impl Demo {
-    pub(crate) fn start(state: &Path, port: u16) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_demo"))
+    /// With more arguments or variables than these.
+    pub(crate) fn start(
+        state: &Path,
+        port: u16,
+        more: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+        for variable in ["BROKER_URL", "BROKER_HOST", "BROKER_PORT"] {
+            command.env_remove(variable);
+        }
+        command
             .args(["--port", &port.to_string(), "--state"])
-            .arg(state)
+            .arg(state);
+        let mut child = more(&mut command)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the demo starts");
