@@ -19,10 +19,13 @@
 //!
 //! Cursors are kept on the server, one key per device: the channels that it subscribed and how far
 //! each is durable at the device. A subscription is granted once the key says so; cursors are
-//! written half a second after they moved, since losing one only delivers again. The key is
+//! written half a second after they moved, later with many channels, since losing one only delivers again. The key is
 //! written with compare-and-set and watched: a second connection of the same device ends the first
 //! with `Conflict`. A key that is older than one this process has seen, or that belongs to a log
 //! that was made anew, is not resumed.
+//!
+//! What it costs: coming back reads each channel once, by a consumer that lives for one request (0.3 to
+//! 0.5 ms of the server); a device with more channels than fit into one message is refused the rest.
 //!
 //! # Core only
 //!

@@ -87,7 +87,9 @@ pub(crate) fn connect_error(error: &async_nats::ConnectError) -> TransportError 
     let text = error.to_string();
     TransportError::new(match error.kind() {
         Kind::AuthorizationViolation | Kind::Authentication => refused_credentials(&text),
-        Kind::ServerParse | Kind::Tls => DownReason::Refused(text),
+        Kind::ServerParse => DownReason::Refused(text),
+        // Perhaps a certificate that somebody must look at, perhaps a broken handshake.
+        Kind::Tls => DownReason::Other(text),
         Kind::TimedOut | Kind::Dns => DownReason::Lost,
         _ => {
             // What the server said instead of welcoming us is inside.

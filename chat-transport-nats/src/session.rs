@@ -19,6 +19,9 @@ pub(crate) struct Record {
     channels: Vec<(Vec<u8>, u64)>,
 }
 
+/// The longest number in a record.
+const VARINT: usize = 10;
+
 impl Record {
     const VERSION: u8 = 1;
 
@@ -43,6 +46,13 @@ impl Record {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         postcard::to_allocvec(self).expect("a record has no maps and no unknown lengths")
+    }
+
+    /// Bytes that a channel takes in a record, at most.
+    pub(crate) fn size_of(channel: &Channel) -> usize {
+        let mut id = Vec::new();
+        channel.signed_bytes(&mut id);
+        id.len() + 2 * VARINT
     }
 
     /// `None` for what this version did not write.
@@ -74,6 +84,8 @@ mod tests {
         let list = channels.iter().map(|(channel, cursor)| (channel, *cursor));
         let record = Record::new("one", "2026-01-01T00:00:00Z", list);
         let bytes = record.encode();
+        let sizes = channels.iter().map(|(channel, _)| Record::size_of(channel));
+        assert!(bytes.len() < 64 + sizes.sum::<usize>());
         let back = Record::decode(&bytes).unwrap();
         assert_eq!(back, record);
         assert_eq!(back.channels().unwrap(), channels);

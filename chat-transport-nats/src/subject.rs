@@ -113,11 +113,14 @@ impl Subjects {
         (rest == path).then_some(way)
     }
 
-    /// True for a subject that frames are published to.
-    pub(crate) fn is_frame(&self, subject: &str) -> bool {
-        let ours = subject.strip_prefix(&self.prefix);
-        let last = self.last().key("");
-        ours.is_some_and(|rest| rest.starts_with('.')) || subject.starts_with(&last)
+    /// True for a subject without which a connection goes on: a frame's, or a lease's.
+    pub(crate) fn is_optional(&self, subject: &str) -> bool {
+        let frame = subject.strip_prefix(&self.prefix);
+        let leases = self.leases();
+        let look = format!("$JS.API.DIRECT.GET.{}.", leases.stream());
+        let others = [self.last().key(""), leases.key(""), look];
+        frame.is_some_and(|rest| rest.starts_with('.'))
+            || others.iter().any(|front| subject.starts_with(front))
     }
 
     pub(crate) fn log_stream(&self) -> String {

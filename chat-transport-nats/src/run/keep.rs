@@ -14,8 +14,10 @@ use crate::api::ApiError;
 use crate::session::Record;
 use crate::subject::Bucket;
 
-/// Cursors that moved are written after this.
+/// Cursors that moved are written after this, and as much later for each so many channels: every
+/// write holds all of them.
 const LAZY: Duration = Duration::from_millis(500);
+const CHANNELS: usize = 64;
 
 pub(super) struct Session {
     pub(super) identity: String,
@@ -95,8 +97,10 @@ impl Run {
     }
 
     pub(super) fn cursor_moved(&mut self) {
+        let steps = u32::try_from(1 + self.lanes.len() / CHANNELS).unwrap_or(u32::MAX);
         if let Some(keep) = &mut self.keep {
-            keep.lazy.get_or_insert_with(|| Instant::now() + LAZY);
+            keep.lazy
+                .get_or_insert_with(|| Instant::now() + LAZY * steps);
         }
     }
 
@@ -118,7 +122,7 @@ impl Run {
     }
 
     pub(super) fn save_on_close(&mut self) {
-        let dirty = |keep: &Keep| keep.urgent || keep.lazy.is_some();
+        let dirty = |keep: &Keep| keep.urgent || keep.lazy.is_some() || !keep.ready.is_empty();
         if self.keep.as_ref().is_some_and(dirty) {
             self.save();
         }

@@ -32,7 +32,8 @@ use crate::lane::Lane;
 use crate::leases::Way;
 use crate::subject::Bucket;
 
-/// Channels of one connection; a subscription beyond it is refused.
+/// Channels of one connection; a subscription beyond it is refused, and so is one that makes the
+/// session larger than a frame may be.
 pub(crate) const MAX_LANES: usize = 8_192;
 /// What waits for the client before nothing more is read.
 const MAX_UP: usize = 256;
@@ -141,6 +142,8 @@ struct Run {
     lanes: BTreeMap<u64, Open>,
     by_path: BTreeMap<String, u64>,
     next_lane: u64,
+    /// Bytes that the channels take in the session, which is one message.
+    kept_bytes: usize,
     /// Lanes whose `Subscribed` is owed.
     ungranted: BTreeSet<u64>,
     messages: SelectAll<Abortable<BoxStream<'static, (Source, Message)>>>,
@@ -215,6 +218,7 @@ async fn drive(start: Start) -> (End, VecDeque<Inbound>, Incidents) {
         lanes: BTreeMap::new(),
         by_path: BTreeMap::new(),
         next_lane: 1,
+        kept_bytes: 0,
         ungranted: BTreeSet::new(),
         messages: SelectAll::new(),
         jobs: FuturesUnordered::new(),
@@ -326,11 +330,13 @@ impl Run {
         Ok(())
     }
 
-    /// Everything taken is written and answered, and the session is saved.
+    /// Everything taken is written and answered, subscriptions too, and the session is saved.
     async fn close(&mut self, answers: &mut Subscriber, incidents: &mut Incidents) -> End {
         let work = async {
+            self.send_barrier().await?;
+            self.start_jobs();
             self.save_on_close();
-            while !self.sending.is_idle() || self.is_saving() {
+            while !self.sending.is_idle() || self.is_saving() || self.owes_grants() {
                 // Nobody reads any more.
                 self.up.clear();
                 tokio::select! {
@@ -343,8 +349,13 @@ impl Run {
                     Some(done) = self.jobs.next(), if !self.jobs.is_empty() => {
                         self.handle_done(done)?;
                     }
+                    // Not acknowledged, so it comes again: but a new cursor must stand before it.
+                    Some((source, message)) = self.messages.next(), if !self.messages.is_empty() => {
+                        self.handle_message(source, message)?;
+                    }
                 }
                 self.send_barrier().await?;
+                self.start_jobs();
                 self.save_on_close();
             }
             self.client.flush().await.map_err(|_| lost())

@@ -69,7 +69,8 @@ impl Run {
             }
             return Ok(());
         }
-        if self.lanes.len() == MAX_LANES {
+        let kept = self.kept_bytes + Record::size_of(&channel);
+        if self.lanes.len() == MAX_LANES || kept > self.max_frame {
             self.subscribed(channel, false);
             return Ok(());
         }
@@ -105,6 +106,7 @@ impl Run {
         let messages = subscriber.map(move |message| (Source::Lane(number), message));
         let stop = self.listen(messages.boxed());
         self.by_path.insert(lane.path.clone(), number);
+        self.kept_bytes += Record::size_of(&lane.channel);
         let open = Open {
             lane,
             stop,
@@ -125,6 +127,7 @@ impl Run {
         if let Some(open) = self.lanes.remove(&number) {
             open.stop.abort();
             self.by_path.remove(&open.lane.path);
+            self.kept_bytes -= Record::size_of(&open.lane.channel);
         }
         let reading = &mut self.reading;
         reading.behind.remove(&number);

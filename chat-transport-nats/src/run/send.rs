@@ -276,7 +276,7 @@ impl Run {
         if let Some(barrier) = &mut sending.barrier {
             take(&mut barrier.items);
         }
-        if tokens.is_empty() && !self.config.subjects.is_frame(subject) {
+        if tokens.is_empty() && !self.config.subjects.is_optional(subject) {
             return Err(End::Error(chat_client::transport::TransportError::new(
                 not_allowed(subject),
             )));

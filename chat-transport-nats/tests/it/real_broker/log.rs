@@ -49,6 +49,28 @@ async fn a_frame_waits_for_who_is_away_until_it_is_durable_there() {
 }
 
 #[tokio::test]
+async fn closing_waits_for_subscriptions_that_were_asked_for() {
+    let broker = jetstream();
+    let to = connector(&broker);
+    let mut alice = Peer::connect(&to, "alice").await.unwrap();
+    for n in 0..10 {
+        let mut bob = Peer::connect(&to, "bob").await.unwrap();
+        bob.put(Outbound::Subscribe(conv(n))).await.unwrap();
+        bob.close().await.unwrap();
+        assert_eq!(alice.publish(&conv(n), &[n]).await, SendOutcome::Accepted);
+        let mut bob = Peer::connect(&to, "bob").await.unwrap();
+        assert!(bob.resumed);
+        let delivery = bob.delivery().await;
+        assert_eq!(
+            (delivery.channel.clone(), &*delivery.bytes),
+            (conv(n), &[n][..])
+        );
+        bob.ack(&delivery).await;
+        bob.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_killed_server_keeps_the_log_and_the_session() {
     let mut broker = jetstream();
     let to = connector(&broker);
@@ -280,4 +302,25 @@ async fn the_marker_follows_everything_that_waited() {
         }
     }
     assert_eq!(expected, 300);
+}
+
+#[tokio::test]
+async fn a_session_that_would_not_fit_into_a_message_is_refused_its_last_channels() {
+    let broker = super::start(
+        chat_testkit::broker::NatsServer::new()
+            .jetstream()
+            .option("max_payload: 4096"),
+    );
+    let to = connector(&broker);
+    let mut bob = Peer::at_inbox(&to, "bob").await;
+    let mut granted = 0;
+    while bob.subscribe(&conv(granted)).await {
+        granted += 1;
+    }
+    assert!(granted > 30, "{granted}");
+    bob.put(Outbound::Unsubscribe(conv(0))).await.unwrap();
+    assert!(bob.subscribe(&conv(200)).await, "room for one");
+    bob.close().await.unwrap();
+    let bob = Peer::connect(&to, "bob").await.unwrap();
+    assert!(bob.resumed);
 }
