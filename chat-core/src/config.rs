@@ -115,8 +115,23 @@ pub struct DeliveryConfig {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GroupConfig {
-    /// The leader's beat, H (reliability 1.5). Default 10 s.
+    /// The leader's beat, H (reliability 1.5). Default 10 s; [`Self::with_beat`] sets all that
+    /// follows from it.
     pub beat: Duration,
+    /// A leader silent for so long is suspected: others may be supported. Default 3.2 H.
+    pub suspect: Duration,
+    /// A leader silent for so long is succeeded: the most senior member canvasses. Default 6 H.
+    pub succeed: Duration,
+    /// How much longer each further member waits, by seniority. Default 0.8 H.
+    pub rank_delay: Duration,
+    /// The most of that. Default 6 H.
+    pub rank_cap: Duration,
+    /// How long a candidate collects support. Default 0.5 H.
+    pub window: Duration,
+    /// The random part of every wait for a succession. Default 0.8 H.
+    pub spread: Duration,
+    /// How long after a disorderly end of a reign its late orders still count (R9). Default 7 days.
+    pub merge_window: Duration,
     /// Longest wait between repeats of a join request. Default 60 s.
     pub join_resend_max: Duration,
     /// How long an unanswered join request is kept (G14). Default 7 days.
@@ -236,12 +251,36 @@ impl Default for GroupConfig {
     fn default() -> Self {
         Self {
             beat: 10 * SECOND,
+            suspect: 32 * SECOND,
+            succeed: 60 * SECOND,
+            rank_delay: 8 * SECOND,
+            rank_cap: 60 * SECOND,
+            window: 5 * SECOND,
+            spread: 8 * SECOND,
+            merge_window: 7 * DAY,
             join_resend_max: 60 * SECOND,
             join_ttl: 7 * DAY,
             max_roster: 4_096,
             max_joins: 256,
             max_groups: 1_024,
             checkpoint_every: 256,
+        }
+    }
+}
+
+impl GroupConfig {
+    /// The same with a beat of `beat` and all times of a succession in proportion (reliability 1.5).
+    #[must_use]
+    pub fn with_beat(self, beat: Duration) -> Self {
+        Self {
+            beat,
+            suspect: beat * 16 / 5,
+            succeed: beat * 6,
+            rank_delay: beat * 4 / 5,
+            rank_cap: beat * 6,
+            window: beat / 2,
+            spread: beat * 4 / 5,
+            ..self
         }
     }
 }
@@ -284,7 +323,7 @@ impl Config {
         config.delivery.rto_first = Duration::from_millis(200);
         config.delivery.ack_delay = Duration::from_millis(20);
         config.delivery.group_ack_delay = Duration::from_millis(100);
-        config.group.beat = SECOND;
+        config.group = config.group.with_beat(SECOND);
         config.link.backoff_first = Duration::from_millis(50);
         config.link.backoff_max = 2 * SECOND;
         config.link.settle = Duration::from_millis(100);
@@ -305,6 +344,8 @@ impl Config {
             ("delivery.content_ttl", self.delivery.content_ttl),
             ("delivery.typing_ttl", self.delivery.typing_ttl),
             ("group.beat", self.group.beat),
+            ("group.window", self.group.window),
+            ("group.merge_window", self.group.merge_window),
             ("group.join_ttl", self.group.join_ttl),
             ("link.backoff_first", self.link.backoff_first),
             ("link.connect_timeout", self.link.connect_timeout),
@@ -354,6 +395,18 @@ impl Config {
                 self.presence.beat,
                 "presence.ttl",
                 self.presence.ttl,
+            ),
+            (
+                "group.beat",
+                self.group.beat,
+                "group.suspect",
+                self.group.suspect,
+            ),
+            (
+                "group.suspect",
+                self.group.suspect,
+                "group.succeed",
+                self.group.succeed,
             ),
             (
                 "session.resend_first",

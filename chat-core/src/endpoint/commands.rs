@@ -7,7 +7,7 @@ use super::Endpoint;
 use crate::channel::Channel;
 use crate::content::Content;
 use crate::delivery::{SendError, SortKey};
-use crate::group::{GroupError, LeavePlan};
+use crate::group::{GroupError, LeaseHint, LeavePlan, Rules};
 use crate::id::{
     ConvId, DeviceId, GroupId, GroupName, InviteId, LobbyName, MessageId, RequestId, TxnId, UserId,
 };
@@ -159,7 +159,7 @@ impl Endpoint {
         })
     }
 
-    /// Creates a group that we lead.
+    /// Creates a group that we lead, with the default rules.
     ///
     /// # Errors
     /// [`GroupError::Full`].
@@ -168,7 +168,55 @@ impl Endpoint {
         name: &GroupName,
         now: Timestamp,
     ) -> Result<GroupId, GroupError> {
-        self.run(now, |this, now| this.groups.create(name, now))
+        self.create_group_with(name, Rules::default(), now)
+    }
+
+    /// Creates a group that we lead; `rules` say who may take over from us, for good.
+    ///
+    /// # Errors
+    /// [`GroupError::Full`].
+    pub fn create_group_with(
+        &mut self,
+        name: &GroupName,
+        rules: Rules,
+        now: Timestamp,
+    ) -> Result<GroupId, GroupError> {
+        self.run(now, |this, now| this.groups.create(name, rules, now))
+    }
+
+    /// Invites somebody: their request to join is then granted without a question (G15).
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub fn invite_to_group(
+        &mut self,
+        group: GroupId,
+        user: &UserId,
+        now: Timestamp,
+    ) -> Result<(), GroupError> {
+        self.run_group(group, now, |this, now| this.groups.invite(group, user, now))
+    }
+
+    /// Lets several applicants in at once: all or none (G19).
+    ///
+    /// # Errors
+    /// [`GroupError`]; then nobody was let in.
+    pub fn approve_all(
+        &mut self,
+        group: GroupId,
+        requests: &[RequestId],
+        now: Timestamp,
+    ) -> Result<(), GroupError> {
+        self.run_group(group, now, |this, now| {
+            this.groups.approve_all(group, requests, now)
+        })
+    }
+
+    /// What an outside lease says of a group's leader; it may shorten the wait for a succession.
+    pub fn handle_fence_hint(&mut self, group: GroupId, hint: LeaseHint, now: Timestamp) {
+        self.run(now, |this, now| {
+            this.groups.handle_fence_hint(group, hint, now);
+        });
     }
 
     /// Asks to join (G14).

@@ -149,7 +149,15 @@ impl Endpoint {
             | Body::JoinAnswer(_)
             | Body::Propose(_)
             | Body::Offer(_)
-            | Body::Removed(_) => {
+            | Body::Removed(_)
+            | Body::Support(_)
+            | Body::Refuse(_) => {
+                self.groups.handle_frame(from, body, now);
+                true
+            }
+            // Whom we blocked cannot invite us (S5).
+            Body::GroupInvite(_) if blocked => true,
+            Body::GroupInvite(_) => {
                 self.groups.handle_frame(from, body, now);
                 true
             }
@@ -227,7 +235,9 @@ impl Endpoint {
             | Body::Fetch(_)
             | Body::Propose(_)
             | Body::GroupAck(_)
-            | Body::Offer(_) => {
+            | Body::Offer(_)
+            | Body::JoinAnswer(_)
+            | Body::Canvass(_) => {
                 self.groups.handle_frame(from, body, now);
                 true
             }

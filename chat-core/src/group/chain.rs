@@ -8,13 +8,12 @@
 //! Bound: [`MAX_ENTRIES`] entries. From [`SOFT_ENTRIES`] on a leader takes nobody in and renames
 //! nothing, so that there is always room to leave, to kick and to hand over.
 
-use core::cmp::Reverse;
-
 use bytes::Bytes;
 
-use super::entry::{Entry, Hash, Term};
+use super::entry::Entry;
 use super::roster::{News, Roster};
-use crate::id::{GroupId, UserId};
+use super::term::{Hash, Head, Term};
+use crate::id::{DeviceId, GroupId, UserId};
 use crate::identity::Verifier;
 use crate::probe::{mark, planted};
 use crate::wire::group::{Entries, Fetch, MAX_ENTRY, MAX_HAVE, Place};
@@ -25,7 +24,10 @@ pub(super) const MAX_ENTRIES: u64 = 8_192;
 /// From here on a leader appends only what lets people go.
 pub(super) const SOFT_ENTRIES: u64 = 4_096;
 /// Bytes of entries in one frame; with one full entry more it still fits a control frame.
-const PAGE: usize = 12 * 1024;
+pub(super) const PAGE: usize = 12 * 1024;
+
+/// Other branches that are being read; the one that grew least lately goes first.
+const MAX_SIDES: usize = 4;
 
 /// A chain of one group, never empty.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub(super) struct Chain {
     pub group: GroupId,
     links: Vec<Link>,
     pub roster: Roster,
+    /// Branches that are valid as far as they were read, and not greater so far.
+    sides: Vec<Chain>,
 }
 
 #[derive(Clone, Debug)]
@@ -41,9 +45,6 @@ struct Link {
     hash: Hash,
     term: Term,
 }
-
-/// A head; the greater wins.
-pub(super) type Head = (Term, u64, Reverse<Hash>);
 
 /// What became of some entries.
 #[derive(Debug, Default)]
@@ -54,6 +55,12 @@ pub(super) struct Accepted {
     pub news: Vec<(u64, u64, News)>,
     /// Something does not attach: the entries before it are missing here.
     pub gap: bool,
+    /// Another branch grew.
+    pub aside: bool,
+    /// The entries of ours that a greater branch replaced, oldest first.
+    pub undone: Vec<Entry>,
+    /// Valid entries of a branch that stays the lower one, from where it leaves ours.
+    pub lower: Vec<Entry>,
     /// This leader signed two entries for one place, at this index.
     pub equivocation: Option<(UserId, u64)>,
 }
@@ -89,6 +96,7 @@ impl Chain {
             group: GroupId(entry.hash),
             roster: Roster::found(entry)?,
             links: vec![Link::of(entry)],
+            sides: Vec::new(),
         })
     }
 
@@ -105,7 +113,11 @@ impl Chain {
     /// The head.
     pub(super) fn head(&self) -> Head {
         let tip = self.tip();
-        (tip.term, self.index(), Reverse(tip.hash))
+        Head {
+            term: tip.term,
+            index: self.index(),
+            hash: tip.hash,
+        }
     }
 
     fn tip(&self) -> &Link {
@@ -120,6 +132,37 @@ impl Chain {
     /// The entry at `index`, as signed.
     pub(super) fn bytes(&self, index: u64) -> Option<&Bytes> {
         self.link(index).map(|link| &link.bytes)
+    }
+
+    /// The head that the entry at `index` was.
+    #[cfg(test)]
+    pub(super) fn place(&self, index: u64) -> Option<Head> {
+        let link = self.link(index)?;
+        Some(Head {
+            term: link.term,
+            index,
+            hash: link.hash,
+        })
+    }
+
+    /// The entry at `index`.
+    pub(super) fn entry(&self, index: u64) -> Option<Entry> {
+        Entry::open(self.bytes(index)?)
+    }
+
+    /// Who led when the entry at `index` was the head.
+    pub(super) fn leader_at(&self, index: u64) -> Option<DeviceId> {
+        self.link(index).map(|link| link.term.claimant)
+    }
+
+    /// The term of the entry at `index`.
+    pub(super) fn term_at(&self, index: u64) -> Option<Term> {
+        self.link(index).map(|link| link.term)
+    }
+
+    /// True when this very entry is ours.
+    pub(super) fn holds(&self, index: u64, hash: &Hash) -> bool {
+        self.link(index).is_some_and(|link| link.hash == *hash)
     }
 
     fn attaches(&self, entry: &Entry) -> bool {
@@ -137,47 +180,34 @@ impl Chain {
     /// Takes what fits of `entries`, oldest first. Everything else changes nothing.
     pub(super) fn accept(&mut self, entries: &[Bytes], verifier: &dyn Verifier) -> Accepted {
         let mut done = Accepted::default();
-        for (at, bytes) in entries.iter().enumerate() {
-            let Some(entry) = Entry::open(bytes) else {
-                break;
-            };
+        for entry in entries.iter().map_while(Entry::open) {
             if entry.group() != self.group {
                 break;
             }
-            if self
-                .link(entry.draft.index)
-                .is_some_and(|l| l.hash == entry.hash)
-            {
+            let index = entry.draft.index;
+            if self.holds(index, &entry.hash) {
                 continue;
             }
             if self.attaches(&entry) {
-                if !self.roster.allows(&entry, verifier)
-                    || !(entry.verify(verifier) || planted("group-entry-by-anyone"))
-                {
+                if !self.takes(&entry, verifier) {
                     mark("group-entry-refused");
                     break;
                 }
                 self.grow(&entry, &mut done);
-            } else {
-                let before = self.link(entry.draft.index.saturating_sub(1));
-                if before.is_some_and(|link| link.hash == entry.draft.prev) {
-                    self.fork(&entry, &entries[at..], verifier, &mut done);
-                } else {
-                    done.gap = true;
-                }
+            } else if !self.branch_off(&entry, verifier, &mut done) {
                 break;
             }
+        }
+        if done.aside {
+            self.compare(&mut done);
         }
         done
     }
 
-    /// The chain as it was at `index`.
-    fn up_to(&self, index: u64, verifier: &dyn Verifier) -> Option<Self> {
-        let mut chain = Self::begin(self.bytes(1)?, self.group)?;
-        for at in 2..=index {
-            chain.extend(self.bytes(at)?, verifier)?;
-        }
-        Some(chain)
+    /// Everything but the place of an entry.
+    fn takes(&self, entry: &Entry, verifier: &dyn Verifier) -> bool {
+        self.roster.allows(entry, verifier)
+            && (entry.verify(verifier) || planted("group-entry-by-anyone"))
     }
 
     fn grow(&mut self, entry: &Entry, done: &mut Accepted) {
@@ -188,65 +218,120 @@ impl Chain {
         }
     }
 
-    /// Another branch that leaves ours before `first`: the greater head wins.
-    fn fork(
-        &mut self,
-        first: &Entry,
-        entries: &[Bytes],
-        verifier: &dyn Verifier,
-        done: &mut Accepted,
-    ) {
-        let index = first.draft.index;
-        let author = first.key.device();
-        let known =
-            self.roster.seats.contains_key(&author) || self.roster.past(author).next().is_some();
-        // Folding again costs more than one signature, so that comes first.
-        if !known || first.draft.term.claimant != author || !first.verify(verifier) {
-            mark("group-fork-refused");
-            return;
+    /// The chain as it was at `index`. It was valid, so it is only folded again.
+    fn up_to(&self, index: u64) -> Option<Self> {
+        let mut chain = Self::begin(self.bytes(1)?, self.group)?;
+        for at in 2..=index {
+            chain.push(&self.entry(at)?);
         }
-        let Some(mut branch) = self.up_to(index - 1, verifier) else {
-            return;
-        };
-        let mut taken = Accepted::default();
-        for entry in entries.iter().map_while(Entry::open) {
-            if !branch.attaches(&entry)
-                || !branch.roster.allows(&entry, verifier)
-                || !entry.verify(verifier)
-            {
-                break;
-            }
-            branch.grow(&entry, &mut taken);
-        }
-        if taken.from.is_none() {
-            return;
-        }
-        if self
-            .link(index)
-            .is_some_and(|own| own.term == first.draft.term)
-        {
-            mark("group-equivocation");
-            done.equivocation = Some((first.draft.author.clone(), index));
-        }
-        if branch.head() > self.head() || planted("group-head-decreases") {
-            mark("group-branch-replaced");
-            *self = branch;
-            done.news.retain(|(at, ..)| *at < index);
-            done.news.append(&mut taken.news);
-            done.from = Some(done.from.unwrap_or(index).min(index));
-        }
+        Some(chain)
     }
 
-    /// The places to name in a fetch: the head, then ever larger steps back.
+    /// Takes an entry of another branch; false when it does not fit.
+    fn branch_off(&mut self, entry: &Entry, verifier: &dyn Verifier, done: &mut Accepted) -> bool {
+        let index = entry.draft.index;
+        if self.sides.iter().any(|side| side.holds(index, &entry.hash)) {
+            return true;
+        }
+        if let Some(at) = self.sides.iter().position(|side| side.attaches(entry)) {
+            let mut side = self.sides.remove(at);
+            let taken = side.takes(entry, verifier);
+            if taken {
+                side.push(entry);
+                done.aside = true;
+            }
+            self.sides.push(side);
+            return taken;
+        }
+        let before = index.saturating_sub(1);
+        let chains = || core::iter::once(&*self).chain(&self.sides);
+        let Some(trunk) = chains().find(|chain| chain.holds(before, &entry.draft.prev)) else {
+            done.gap = true;
+            return false;
+        };
+        // Folding again costs more than one signature, so that comes first.
+        let author = entry.key.device();
+        let known = chains().any(|chain| {
+            chain.roster.seats.contains_key(&author) || chain.roster.past(author).next().is_some()
+        });
+        if !known || entry.draft.term.claimant != author || !entry.verify(verifier) {
+            mark("group-fork-refused");
+            return false;
+        }
+        let Some(mut side) = trunk.up_to(before) else {
+            return false;
+        };
+        if !side.takes(entry, verifier) {
+            mark("group-fork-refused");
+            return false;
+        }
+        side.push(entry);
+        if self.term_at(index) == Some(entry.draft.term) {
+            mark("group-equivocation");
+            done.equivocation = Some((entry.draft.author.clone(), index));
+        }
+        if self.sides.len() == MAX_SIDES {
+            mark("group-side-dropped");
+            self.sides.remove(0);
+        }
+        self.sides.push(side);
+        done.aside = true;
+        true
+    }
+
+    /// The greatest branch wins (IG10: whatever came first).
+    fn compare(&mut self, done: &mut Accepted) {
+        let Some(side) = self.sides.last() else {
+            return;
+        };
+        let common = self.common_with(side);
+        let wins = side.head() > self.head() || planted("group-head-decreases");
+        if !wins {
+            let rest = common + 1..=side.index();
+            done.lower = rest.filter_map(|index| side.entry(index)).collect();
+            return;
+        }
+        mark("group-branch-replaced");
+        let mut side = self.sides.pop().expect("it was just looked at");
+        let undone = common + 1..=self.index();
+        done.undone = undone.filter_map(|index| self.entry(index)).collect();
+        side.sides = core::mem::take(&mut self.sides);
+        done.news.clear();
+        done.from = Some(common + 1);
+        let before = side.up_to(common);
+        let mut roster = before.map(|chain| chain.roster);
+        for index in common + 1..=side.index() {
+            let (Some(entry), Some(roster)) = (side.entry(index), &mut roster) else {
+                break;
+            };
+            for news in roster.apply(&entry) {
+                done.news.push((index, entry.draft.term.round, news));
+            }
+        }
+        *self = side;
+    }
+
+    /// The index of the last entry that both hold.
+    pub(super) fn common_with(&self, other: &Self) -> u64 {
+        let pairs = self.links.iter().zip(&other.links);
+        pairs.take_while(|(a, b)| a.hash == b.hash).count() as u64
+    }
+
+    /// The places to name in a fetch: the heads of branches that are being read, our head, then
+    /// ever larger steps back.
     pub(super) fn have(&self) -> Fetch {
-        let mut have = Vec::new();
+        let place = |side: &Self| Place {
+            index: side.index(),
+            hash: side.hash(),
+        };
+        let mut have: Vec<_> = self.sides.iter().map(place).collect();
         let (mut index, mut step) = (self.index(), 1);
         while let Some(link) = self.link(index) {
             have.push(Place {
                 index,
                 hash: link.hash,
             });
-            if have.len() >= 4 {
+            if have.len() >= 4 + self.sides.len() {
                 step *= 2;
             }
             if have.len() == MAX_HAVE - 1 {
@@ -266,7 +351,7 @@ impl Chain {
     /// The index of the newest named place that is ours too, 0 when there is none.
     pub(super) fn common(&self, have: &[Place]) -> u64 {
         have.iter()
-            .filter(|place| self.link(place.index).is_some_and(|l| l.hash == place.hash))
+            .filter(|place| self.holds(place.index, &place.hash))
             .map(|place| place.index)
             .max()
             .unwrap_or(0)

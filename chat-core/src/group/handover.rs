@@ -6,8 +6,9 @@
 
 use super::Groups;
 use super::chain::Chain;
-use super::entry::{LeftProof, Op};
-use super::rows::Stage;
+use super::op::Op;
+use super::proof::LeftProof;
+use super::roster::Way;
 use super::types::{GroupError, GroupEvent};
 use crate::channel::Channel;
 use crate::effect::Outgoing;
@@ -29,17 +30,13 @@ impl Groups {
     ///
     /// # Errors
     /// [`GroupError`].
-    pub fn hand_over(
-        &mut self,
-        group: GroupId,
-        user: &UserId,
-        _now: Now,
-    ) -> Result<(), GroupError> {
+    pub fn hand_over(&mut self, group: GroupId, user: &UserId, now: Now) -> Result<(), GroupError> {
         if *user == self.me.user {
             return Err(GroupError::Oneself);
         }
-        let roster = &self.reign(group)?.roster;
-        if roster.devices(user).next().is_none() {
+        self.reign(group, now)?;
+        let visible = self.groups[&group].visible();
+        if visible.iter().all(|member| member.user != *user) {
             return Err(GroupError::NoSuchMember { user: user.clone() });
         }
         self.offer(group, user.clone());
@@ -82,10 +79,17 @@ impl Groups {
         if chain.roster.heir.is_some() {
             return;
         }
-        match (chain.roster.successor(), &group.record.offer) {
+        match (group.successor(), &group.record.offer) {
+            (None, _) if chain.roster.seats.len() > 1 => {
+                // Those that are left are kicked on another branch; the log must say so first.
+                mark("group-leaves-after-kicks");
+            }
             (None, _) => {
-                let proof = LeftProof::sign(id, nonce, &*self.signer);
-                if let Ok(index) = self.append(id, Op::Left(proof), now) {
+                let op = Op::Left {
+                    proof: LeftProof::sign(id, nonce, &*self.signer),
+                    user: self.me.user.clone(),
+                };
+                if let Ok(index) = self.append(id, op, now) {
                     mark("group-closed");
                     self.publish(id, index);
                 }
@@ -154,6 +158,7 @@ impl Groups {
     /// The leader asks us. It repeats that, so an answer that got lost is given again.
     pub(super) fn handle_offer(&mut self, from: &Sender, offer: &Offer, _now: Now) {
         let (id, number) = (GroupId(offer.group), offer.offer);
+        self.repeat_own_leave(id, from);
         let Some(group) = self.groups.get_mut(&id) else {
             return;
         };
@@ -181,6 +186,29 @@ impl Groups {
         }
     }
 
+    /// Somebody takes us for a member although we left: on a branch of the log that it never saw.
+    pub(super) fn repeat_own_leave(&mut self, id: GroupId, from: &Sender) {
+        let Some(group) = self.groups.get(&id).filter(|_| self.up) else {
+            return;
+        };
+        let (Some(chain), Some(nonce)) = (&group.chain, group.record.nonce) else {
+            return;
+        };
+        let gone = chain.roster.gone.get(&(self.me.device, nonce));
+        if gone.is_none_or(|gone| gone.way != Way::Left) {
+            return;
+        }
+        mark("group-leave-repeated");
+        let proof = LeftProof::sign(id, nonce, &*self.signer).to_bytes();
+        let leave = Propose {
+            group: id.0,
+            action: LEAVE,
+            index: chain.index(),
+            proof: proof.to_vec().try_into().expect("a proof has 112 bytes"),
+        };
+        self.mail(&from.user, leave);
+    }
+
     fn send_answer(&mut self, id: GroupId, number: u64, accept: bool) {
         let Some(leader) = self.chain(id).map(|chain| chain.roster.leader.user.clone()) else {
             return;
@@ -199,7 +227,7 @@ impl Groups {
     /// A member leaves, or answers our offer.
     pub(super) fn handle_propose(&mut self, from: &Sender, propose: &Propose, now: Now) {
         let id = GroupId(propose.group);
-        let Ok(chain) = self.reign(id) else {
+        let Ok(chain) = self.reign(id, now) else {
             return;
         };
         let seat = chain.roster.seats.get(&from.device);
@@ -216,7 +244,10 @@ impl Groups {
                     self.end_offer(id);
                     return;
                 }
-                let op = Op::Handover { to: from.device };
+                let op = Op::Handover {
+                    to: from.device,
+                    agreed: true,
+                };
                 if let Ok(index) = self.append(id, op, now) {
                     if let Some(group) = self.groups.get_mut(&id) {
                         group.record.offer = None;
@@ -243,8 +274,15 @@ impl Groups {
             if !proof.holds(id, &*self.verifier) {
                 return;
             }
-            if let Ok(index) = self.append(id, Op::Left(proof), now) {
-                self.publish(id, index);
+            // A strict group may not be ready; the leaver asks again.
+            if self.ready(id).is_ok() {
+                let op = Op::Left {
+                    proof,
+                    user: from.user.clone(),
+                };
+                if let Ok(index) = self.append(id, op, now) {
+                    self.publish(id, index);
+                }
             }
         }
         // The leaver may be behind, and asks again until it sees this.
@@ -263,7 +301,7 @@ impl Groups {
         let Some(chain) = self.chain(id) else {
             return false;
         };
-        let Some(heir) = chain.roster.heir else {
+        let Some(heir) = chain.roster.heir.map(|heir| heir.device) else {
             return false;
         };
         mark("group-handover-repeated");
@@ -275,52 +313,5 @@ impl Groups {
             self.mail(&user, page);
         }
         true
-    }
-
-    /// Who asked to come back while it left, and leads now, has nobody to ask: it stays.
-    fn settle_own_request(&mut self, id: GroupId) {
-        let Some(group) = self.groups.get_mut(&id) else {
-            return;
-        };
-        let record = &mut group.record;
-        if record
-            .asking
-            .take_if(|asking| asking.stage == Stage::Open)
-            .is_some()
-        {
-            mark("group-leads-while-asking");
-            record.leaving = None;
-            self.save(id);
-            self.effects.emit_gated(GroupEvent::Joined { group: id });
-        }
-    }
-
-    /// Takes the lead when the log ends with a hand-over to us that we accepted; asks first when
-    /// we did not.
-    pub(super) fn claim(&mut self, id: GroupId, now: Now) {
-        let Some(group) = self.groups.get_mut(&id) else {
-            return;
-        };
-        let Some(chain) = group.inside(&self.me) else {
-            return;
-        };
-        if !self.up || chain.roster.heir != Some(self.me.device) {
-            return;
-        }
-        if group.record.accepted.is_none() {
-            let index = chain.index();
-            let by = chain.roster.leader.user.clone();
-            if group.offered.is_none() {
-                mark("group-handover-unasked");
-                group.offered = Some((index, None));
-                self.effects
-                    .emit_gated(GroupEvent::LeadOffered { group: id, by });
-            }
-            return;
-        }
-        if let Ok(index) = self.append(id, Op::Claim, now) {
-            self.publish(id, index);
-            self.settle_own_request(id);
-        }
     }
 }

@@ -1,39 +1,35 @@
-//! Join requests, on either side (G14, G16, G17).
+//! Those who ask to be let in (G14, G16, G17, G19).
 //!
-//! An applicant repeats its request until the answer is final: an admission proved by the log, or
-//! a refusal. Whoever leads answers; a request names its instance, so that a late copy can neither
-//! admit twice nor undo a withdrawal. After a kick one may ask again; the leader decides and
-//! nothing of the old membership is kept (G17).
+//! Every member keeps what stands, so that it is answered also when the first leader never comes
+//! back; only the leader shows and answers it. A request names its instance, so that a late copy
+//! can neither admit twice nor undo a withdrawal. After a kick one may ask again; the leader decides
+//! and nothing of the old membership is kept (G17).
 //!
-//! Bounds: `max_joins` waiting requests, [`MAX_PER_USER`] of one user, beyond that `Busy`; the
-//! last [`MAX_SETTLED`] refusals are remembered. Several devices of one user wait as one request.
-//!
-//! Limit: a refusal is signed by its sender, but an applicant that holds no log cannot tell who
-//! leads. Somebody who reads the group's channel can refuse in the leader's place; asking again
-//! is always possible. Invitations to groups do not exist, so G15 has no case here.
+//! Bounds: `max_joins` waiting requests, [`MAX_PER_USER`] of one user, beyond that `Busy` with the
+//! time to ask again; the last [`MAX_SETTLED`] refusals are remembered. Several devices of one user
+//! wait as one request.
 
-use core::time::Duration;
 use std::collections::BTreeMap;
 
-use super::entry::{Admission, LeftProof, MAX_BATCH, Op};
-use super::handover::LEAVE;
-use super::roster::MAX_ROSTER;
-use super::rows::{self, Asking, Stage, Waiting};
-use super::types::{GroupError, GroupEvent, JoinRequest, Membership};
-use super::{Group, Groups, RESEND_FIRST, Timer, check_text};
+use super::op::{Admission, MAX_BATCH, Op};
+use super::rows::{self, Waiting};
+use super::types::{GroupError, GroupEvent, JoinRequest, Policy};
+use super::{Group, Groups, Timer, check_text};
 use crate::channel::Channel;
 use crate::effect::{Outgoing, Table};
 use crate::id::{DeviceId, GroupId, RequestId, UserId};
 use crate::identity::Sender;
-use crate::probe::{mark, planted};
+use crate::probe::mark;
 use crate::time::{Now, UnixMillis};
 use crate::wire::BoundedStr;
-use crate::wire::group::{JoinAnswer, JoinReq, Propose};
+use crate::wire::group::{JoinAnswer, JoinReq};
 
-const SEEN: u8 = 1;
-const ADMITTED: u8 = 2;
-const DENIED: u8 = 3;
-const BUSY: u8 = 4;
+pub(super) const SEEN: u8 = 1;
+pub(super) const ADMITTED: u8 = 2;
+pub(super) const DENIED: u8 = 3;
+pub(super) const BUSY: u8 = 4;
+/// When to ask again after `Busy`, in seconds.
+const RETRY: u32 = 60;
 /// Waiting devices of one user.
 const MAX_PER_USER: usize = 8;
 /// Refusals that are remembered.
@@ -45,7 +41,7 @@ impl Group {
         let mut all: Vec<_> = self.joins.iter().collect();
         all.sort_by_key(|(request, waiting)| (waiting.since, **request));
         let mut shown: BTreeMap<&UserId, ()> = BTreeMap::new();
-        all.retain(|(_, waiting)| shown.insert(&waiting.user, ()).is_none());
+        all.retain(|(_, w)| !w.granted && shown.insert(&w.user, ()).is_none());
         all.into_iter()
             .map(|(request, waiting)| JoinRequest {
                 request: *request,
@@ -57,69 +53,6 @@ impl Group {
 }
 
 impl Groups {
-    /// Asks to join. Asking again while a request stands names that one.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub fn join(&mut self, group: GroupId, note: &str, now: Now) -> Result<RequestId, GroupError> {
-        check_text(note)?;
-        if let Some(held) = self.groups.get(&group) {
-            let open = |asking: &&Asking| asking.stage == Stage::Open;
-            if let Some(asking) = held.record.asking.as_ref().filter(open) {
-                return Ok(RequestId(asking.request));
-            }
-            if held.chain.as_ref().is_some_and(|chain| chain.roster.closed) {
-                return Err(GroupError::Closed);
-            }
-            if matches!(
-                held.standing(&self.me),
-                Some(Membership::Member | Membership::Leader)
-            ) || held.leading(&self.me).is_some()
-            {
-                return Err(GroupError::AlreadyMember);
-            }
-        } else {
-            self.make_room()?;
-        }
-        let held = self.groups.get(&group);
-        let earlier = held.and_then(|held| held.record.asking.as_ref());
-        let asking = Asking {
-            request: self.rng.bytes(),
-            // A late copy of a request that we gave up then asks for the same membership.
-            nonce: earlier.map_or_else(|| self.rng.bytes(), |asking| asking.nonce),
-            note: note.to_owned(),
-            until: now.wall.plus(self.config.join_ttl).0,
-            stage: Stage::Open,
-        };
-        let request = RequestId(asking.request);
-        let held = self.groups.entry(group).or_default();
-        held.record.asking = Some(asking);
-        held.backoff = RESEND_FIRST;
-        self.save(group);
-        self.arm_lapses(group, now);
-        if self.up {
-            self.resend(group, now);
-        }
-        Ok(request)
-    }
-
-    /// Takes our request back (G14). Should it have been granted meanwhile, we leave again.
-    ///
-    /// # Errors
-    /// [`GroupError::NoSuchRequest`].
-    pub fn withdraw(&mut self, group: GroupId, now: Now) -> Result<(), GroupError> {
-        let held = self.groups.get_mut(&group).ok_or(GroupError::NoSuchGroup)?;
-        let asking = held.record.asking.as_mut();
-        let open = asking.filter(|asking| asking.stage == Stage::Open);
-        open.ok_or(GroupError::NoSuchRequest)?.stage = Stage::Withdrawn;
-        held.backoff = RESEND_FIRST;
-        self.save(group);
-        if self.up {
-            self.resend(group, now);
-        }
-        Ok(())
-    }
-
     /// Lets an applicant in, with all its devices that ask.
     ///
     /// # Errors
@@ -143,7 +76,7 @@ impl Groups {
         requests: &[RequestId],
         now: Now,
     ) -> Result<(), GroupError> {
-        let roster = &self.reign(group)?.roster;
+        let roster = &self.reign(group, now)?.roster;
         let chosen = self.waiting(group, requests)?;
         let fresh = |w: &&Waiting| {
             !roster.sits(w.device, w.nonce) && !roster.gone.contains_key(&(w.device, w.nonce))
@@ -160,30 +93,63 @@ impl Groups {
                 nonce: w.nonce,
             })
             .collect();
-        if admissions.len() > MAX_BATCH {
+        let strict = roster.policy == Policy::Strict;
+        let at_once = if strict && requests.len() > 1 {
+            1
+        } else {
+            MAX_BATCH
+        };
+        if admissions.len() > at_once {
             return Err(GroupError::Full {
                 what: "admissions at a time",
-                max: MAX_BATCH,
+                max: at_once,
             });
         }
-        let max = self.config.max_roster.min(MAX_ROSTER);
+        let max = self.config.max_roster.min(roster.capacity());
         if roster.seats.len() + admissions.len() > max {
             let what = "members";
             return Err(GroupError::Full { what, max });
         }
+        if strict {
+            self.grant(group, chosen.into_keys().collect());
+            self.work(group, now);
+            return Ok(());
+        }
         if !admissions.is_empty() {
+            let list = admissions.clone();
             let index = self.append(group, Op::Admit(admissions), now)?;
             self.publish(group, index);
+            self.welcome(group, &list);
         }
         for (request, waiting) in chosen {
             self.drop_waiting(group, request);
-            let page = self.chain(group).map(|chain| chain.page(1, chain.index()));
-            if let Some(page) = page {
-                self.mail(&waiting.user, page);
-            }
             self.answer(group, request, &waiting.user, ADMITTED, "");
         }
         Ok(())
+    }
+
+    /// Notes that these are let in; the log follows when it may.
+    pub(super) fn grant(&mut self, id: GroupId, requests: Vec<RequestId>) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        for request in requests {
+            if let Some(waiting) = group.joins.get_mut(&request) {
+                waiting.granted = true;
+                let key = rows::join_key(id, request);
+                self.effects.put(Table::Groups, key, waiting.to_row());
+            }
+        }
+    }
+
+    /// The newcomers get the log from its beginning; the rest of a long one they fetch.
+    pub(super) fn welcome(&mut self, id: GroupId, list: &[Admission]) {
+        for one in list {
+            let page = self.chain(id).map(|chain| chain.page(1, chain.index()));
+            if let Some(page) = page {
+                self.mail(&one.user, page);
+            }
+        }
     }
 
     /// Refuses an applicant.
@@ -195,17 +161,22 @@ impl Groups {
         group: GroupId,
         request: RequestId,
         reason: &str,
-        _now: Now,
+        now: Now,
     ) -> Result<(), GroupError> {
         check_text(reason)?;
-        match self.reign(group) {
-            Ok(_) | Err(GroupError::Offline) => {}
+        match self.reign(group, now) {
+            Ok(_) | Err(GroupError::Offline | GroupError::NoMajority) => {}
             Err(error) => return Err(error),
         }
         for (request, waiting) in self.waiting(group, &[request])? {
             self.drop_waiting(group, request);
             self.remember(group, request, waiting.device, reason);
             self.answer(group, request, &waiting.user, DENIED, reason);
+            if self.up {
+                let body = answer(group, request, DENIED, reason);
+                let frame = Outgoing::durable(Channel::Group(group), body).gated();
+                self.effects.send(frame);
+            }
         }
         Ok(())
     }
@@ -220,13 +191,16 @@ impl Groups {
         let mut chosen = BTreeMap::new();
         for request in requests {
             let one = held.joins.get(request).ok_or(GroupError::NoSuchRequest)?;
-            let same = held.joins.iter().filter(|(_, w)| w.user == one.user);
+            let same = held
+                .joins
+                .iter()
+                .filter(|(_, w)| w.user == one.user && !w.granted);
             chosen.extend(same.map(|(request, waiting)| (*request, waiting.clone())));
         }
         Ok(chosen)
     }
 
-    fn drop_waiting(&mut self, id: GroupId, request: RequestId) {
+    pub(super) fn drop_waiting(&mut self, id: GroupId, request: RequestId) {
         if let Some(group) = self.groups.get_mut(&id)
             && group.joins.remove(&request).is_some()
         {
@@ -244,24 +218,44 @@ impl Groups {
         }
     }
 
-    fn answer(&mut self, id: GroupId, request: RequestId, user: &UserId, answer: u8, why: &str) {
+    fn answer(&mut self, id: GroupId, request: RequestId, user: &UserId, code: u8, why: &str) {
         if self.up {
-            let body = JoinAnswer {
-                group: id.0,
-                request: request.0,
-                answer,
-                reason: BoundedStr::truncated(why),
-            };
-            self.mail(user, body);
+            self.mail(user, answer(id, request, code, why));
         }
     }
 
+    /// The leader refused somebody else: whoever leads next does not ask again.
+    pub(super) fn handle_refusal_of_other(
+        &mut self,
+        id: GroupId,
+        from: &Sender,
+        answer: &JoinAnswer,
+    ) {
+        let request = RequestId(answer.request);
+        let Some(group) = self.groups.get(&id) else {
+            return;
+        };
+        let leader = group.chain.as_ref().map(|c| c.roster.leader.device);
+        let held = group.joins.get(&request).filter(|w| !w.granted);
+        if let Some(device) = held.map(|waiting| waiting.device)
+            && leader == Some(from.device)
+            && answer.answer == DENIED
+        {
+            mark("group-refusal-noted");
+            self.drop_waiting(id, request);
+            self.remember(id, request, device, &answer.reason);
+        }
+    }
+
+    /// The requests that we, the leader, show.
+    pub(super) fn shown(&self, id: GroupId) -> Vec<JoinRequest> {
+        let group = self.groups.get(&id).filter(|_| self.leading(id));
+        group.map_or_else(Vec::new, Group::shown_requests)
+    }
+
     /// Tells how the shown requests differ from what was shown before.
-    fn tell_requests(&mut self, id: GroupId, before: &[JoinRequest]) {
-        let after = self
-            .groups
-            .get(&id)
-            .map_or_else(Vec::new, Group::shown_requests);
+    pub(super) fn tell_requests(&mut self, id: GroupId, before: &[JoinRequest]) {
+        let after = self.shown(id);
         let has = |list: &[JoinRequest], one: &JoinRequest| {
             list.iter().any(|other| other.request == one.request)
         };
@@ -279,18 +273,37 @@ impl Groups {
         }
     }
 
-    /// Somebody asks us. Only the reigning leader answers; one answer per frame.
+    /// Somebody asks. Every member notes it; only the reigning leader answers, once per frame.
     pub(super) fn handle_join(&mut self, from: &Sender, request: &JoinReq, now: Now) {
         let id = GroupId(request.group);
-        if self.reign(id).is_err() || !self.served.admit(id, from.device, now.mono) {
+        let Some(group) = self.groups.get(&id) else {
+            return;
+        };
+        let Some(chain) = group.inside(&self.me) else {
+            return;
+        };
+        if chain.roster.closed || !self.served.admit(id, from.device, now.mono) {
             return;
         }
-        let shown = self.groups[&id].shown_requests();
+        let answers = chain.roster.leader.device == self.me.device && chain.roster.heir.is_none();
+        let members = chain.roster.seats.len() as u64;
+        let shown = self.shown(id);
         let (code, why) = self.judge_join(id, from, request, now);
+        let name = RequestId(request.request);
+        if code == SEEN && self.is_invited(id, from, &request.ticket, now) {
+            mark("group-invited-joins");
+            self.grant(id, vec![name]);
+        }
         self.tell_requests(id, &shown);
         self.arm_lapses(id, now);
-        let request = RequestId(request.request);
-        self.answer(id, request, &from.user, code, &why);
+        if answers {
+            self.answer(id, name, &from.user, code, &why);
+            self.work(id, now);
+        } else if code == ADMITTED && self.rng.below(members) < 3 {
+            // The log proves it, and the leader that let it in may be gone.
+            mark("group-member-tells-admission");
+            self.answer(id, name, &from.user, code, &why);
+        }
     }
 
     fn judge_join(
@@ -302,7 +315,7 @@ impl Groups {
     ) -> (u8, String) {
         let say = |code: u8, why: &str| (code, why.to_owned());
         let group = &self.groups[&id];
-        let roster = &group.chain.as_ref().expect("we lead it").roster;
+        let roster = &group.chain.as_ref().expect("we are in it").roster;
         let (name, instance) = (RequestId(request.request), (from.device, request.nonce));
         if roster.sits(instance.0, instance.1) {
             return say(ADMITTED, "");
@@ -339,10 +352,16 @@ impl Groups {
             mark("group-joins-full");
             return say(BUSY, "");
         }
+        let granted = older.iter().any(|older| {
+            let held = group.joins.get(older);
+            held.is_some_and(|w| w.granted && w.nonce == request.nonce)
+        });
         for older in older {
             mark("group-request-replaced");
             self.drop_waiting(id, older);
-            self.remember(id, older, from.device, "asked anew");
+            if !granted {
+                self.remember(id, older, from.device, "asked anew");
+            }
         }
         let waiting = Waiting {
             user: from.user.clone(),
@@ -350,6 +369,7 @@ impl Groups {
             nonce: request.nonce,
             note: request.note.to_string(),
             since: now.wall,
+            granted,
         };
         let key = rows::join_key(id, name);
         self.effects.put(Table::Groups, key, waiting.to_row());
@@ -359,101 +379,12 @@ impl Groups {
         say(SEEN, "")
     }
 
-    /// The leader answers us.
-    pub(super) fn handle_answer(&mut self, from: &Sender, answer: &JoinAnswer, now: Now) {
-        let id = GroupId(answer.group);
-        let Some(group) = self.groups.get_mut(&id) else {
-            return;
-        };
-        let asking = group.record.asking.as_mut();
-        let Some(asking) = asking.filter(|asking| asking.request == answer.request) else {
-            return;
-        };
-        match answer.answer {
-            ADMITTED => self.want(id, &from.user, now),
-            BUSY => group.backoff = self.config.join_resend_max,
-            DENIED if asking.stage.is_pending() => {
-                let told = asking.stage == Stage::Open;
-                asking.stage = if told { Stage::Denied } else { Stage::Over };
-                self.save(id);
-                if told {
-                    let reason = answer.reason.to_string();
-                    let event = GroupEvent::Denied { group: id, reason };
-                    self.effects.emit_gated(event);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Repeats our request or our leave, ever more slowly.
-    pub(super) fn resend(&mut self, id: GroupId, now: Now) {
-        let Some(group) = self.groups.get_mut(&id).filter(|_| self.up) else {
-            return;
-        };
-        let most = self.config.join_resend_max.max(Duration::from_millis(100));
-        let wait = group.backoff.clamp(most.min(RESEND_FIRST), most);
-        group.backoff = (wait * 2).min(most);
-        let leads = group.leading(&self.me).is_some();
-        let mut frames = Vec::new();
-        let asking = group.record.asking.as_ref();
-        if let Some(asking) = asking.filter(|asking| asking.stage.is_pending()) {
-            let body = JoinReq {
-                group: id.0,
-                request: asking.request,
-                nonce: asking.nonce,
-                note: BoundedStr::truncated(&asking.note),
-                withdrawn: asking.stage == Stage::Withdrawn,
-            };
-            frames.push(Outgoing::durable(Channel::Group(id), body));
-        }
-        if let (Some(nonce), Some(chain), false) = (group.record.leaving, &group.chain, leads) {
-            let proof = LeftProof::sign(id, nonce, &*self.signer).to_bytes();
-            let body = Propose {
-                group: id.0,
-                action: LEAVE,
-                index: chain.index(),
-                proof: proof.to_vec().try_into().expect("a proof has 112 bytes"),
-            };
-            let leader = chain.roster.leader.user.clone();
-            frames.push(Outgoing::durable(Channel::Inbox(leader), body));
-        }
-        if !frames.is_empty() && !planted("group-asks-once") {
-            self.after(id, Timer::Resend, wait, wait / 4, now);
-        }
-        for frame in frames {
-            self.effects.send(frame.gated());
-        }
-    }
-
-    /// Our request was not answered in time.
-    pub(super) fn lapse(&mut self, id: GroupId, now: Now) {
-        let Some(group) = self.groups.get_mut(&id) else {
-            return;
-        };
-        let due = |asking: &Asking| asking.until <= now.wall.0;
-        let Some(asking) = group.record.asking.take_if(|asking| due(asking)) else {
-            self.arm_lapses(id, now);
-            return;
-        };
-        if group.record.nonce.is_none() {
-            self.forget(id);
-        } else {
-            self.save(id);
-        }
-        if asking.stage == Stage::Open {
-            mark("group-join-expired");
-            self.effects
-                .emit_gated(GroupEvent::JoinExpired { group: id });
-        }
-    }
-
     /// Requests that waited too long for us go; their applicants have given up too.
     pub(super) fn lapse_waiting(&mut self, id: GroupId, now: Now) {
+        let shown = self.shown(id);
         let Some(group) = self.groups.get(&id) else {
             return;
         };
-        let shown = group.shown_requests();
         let ttl = self.config.join_ttl;
         let late = |w: &Waiting| w.since.plus(ttl) <= now.wall;
         let late: Vec<_> = group.joins.iter().filter(|(_, w)| late(w)).collect();
@@ -479,5 +410,15 @@ impl Groups {
                 }
             }
         }
+    }
+}
+
+fn answer(group: GroupId, request: RequestId, code: u8, why: &str) -> JoinAnswer {
+    JoinAnswer {
+        group: group.0,
+        request: request.0,
+        answer: code,
+        retry: if code == BUSY { RETRY } else { 0 },
+        reason: BoundedStr::truncated(why),
     }
 }

@@ -1,32 +1,40 @@
 //! What a leader does: appends, persists, then publishes; beats; removes members (G9, G11).
 //!
 //! Guarantees: an entry is queued for the store before the frame that carries it, and the frame
-//! is gated; cut off, a leader signs nothing (R6); a victim is told before the others (G11).
+//! is gated; cut off, a leader signs nothing (R6); a victim is told before the others (G11); after
+//! a hand-over it does not beat.
 
 use bytes::Bytes;
 
 use super::chain::{Chain, MAX_ENTRIES, SOFT_ENTRIES};
-use super::entry::{Draft, Entry, Op, Seniority, Term};
-use super::types::{GroupError, GroupEvent, LeavePlan};
-use super::{Group, Groups, Membership, Timer, check_text, rows};
+use super::entry::{Draft, Entry};
+use super::op::Op;
+use super::rows::WantedKick;
+use super::term::{Seniority, Term};
+use super::types::{GroupError, GroupEvent, LeavePlan, Policy, Rules};
+use super::work::kick_op;
+use super::{Group, Groups, Membership, Timer, check_text};
 use crate::channel::Channel;
-use crate::effect::{Outgoing, Table};
-use crate::id::{DeviceId, GroupId, GroupName, UserId};
-use crate::identity::Sender;
+use crate::effect::Outgoing;
+use crate::id::{GroupId, GroupName, UserId};
 use crate::probe::{mark, planted};
 use crate::time::Now;
-use crate::wire::group::{GroupAck, GroupBeat, Place, Removed};
+use crate::wire::group::GroupBeat;
 
-/// Supporters that a claim needs (reliability 1.4), as Genesis says it.
-const QUORUM: u8 = 2;
-const AVAILABLE: u8 = 1;
+/// Kicks that wait for a majority; beyond it the command says `Full`.
+const MAX_WANTED: usize = 64;
 
 impl Groups {
     /// Creates a group that we lead. Works offline: nobody else can have signed for it.
     ///
     /// # Errors
     /// [`GroupError::Full`].
-    pub fn create(&mut self, name: &GroupName, now: Now) -> Result<GroupId, GroupError> {
+    pub fn create(
+        &mut self,
+        name: &GroupName,
+        rules: Rules,
+        now: Now,
+    ) -> Result<GroupId, GroupError> {
         self.make_room()?;
         let nonce = self.rng.bytes();
         let draft = Draft {
@@ -46,8 +54,8 @@ impl Groups {
             op: Op::Genesis {
                 name: name.clone(),
                 nonce,
-                policy: AVAILABLE,
-                quorum: QUORUM,
+                policy: rules.policy,
+                quorum: rules.quorum.max(1),
             },
             author: self.me.user.clone(),
             at: now.wall,
@@ -62,7 +70,8 @@ impl Groups {
         Ok(id)
     }
 
-    /// Removes a member with all its devices.
+    /// Removes a member with all its devices. In a strict group the removal may have to wait for
+    /// the change before it; then it is noted and follows by itself, as long as we lead.
     ///
     /// # Errors
     /// [`GroupError`].
@@ -77,7 +86,7 @@ impl Groups {
         if *user == self.me.user {
             return Err(GroupError::Oneself);
         }
-        let roster = &self.reign(group)?.roster;
+        let roster = &self.reign(group, now)?.roster;
         let instances: Vec<_> = roster
             .devices(user)
             .map(|device| (device, roster.seats[&device].nonce))
@@ -85,23 +94,55 @@ impl Groups {
         if instances.is_empty() {
             return Err(GroupError::NoSuchMember { user: user.clone() });
         }
-        let op = Op::Kick {
-            user: user.clone(),
-            instances,
+        if roster.policy == Policy::Strict {
+            return self.want_kick(group, user, &instances, reason, now);
+        }
+        while let Some(op) = self.chain(group).and_then(|chain| {
+            let sits = |(device, nonce): &&(_, _)| chain.roster.sits(*device, *nonce);
+            let left: Vec<_> = instances.iter().filter(sits).copied().collect();
+            kick_op(user, &left, reason, &chain.roster)
+        }) {
+            let index = self.append(group, op, now)?;
+            self.tell_removed(group, index, user);
+            self.publish(group, index);
+            if planted("group-kick-one-device") {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn want_kick(
+        &mut self,
+        group: GroupId,
+        user: &UserId,
+        instances: &[(crate::id::DeviceId, super::Nonce)],
+        reason: &str,
+        now: Now,
+    ) -> Result<(), GroupError> {
+        let held = self.groups.get_mut(&group).ok_or(GroupError::NoSuchGroup)?;
+        let kick = WantedKick {
+            user: user.as_str().to_owned(),
+            instances: instances.iter().map(|(d, n)| (d.0, *n)).collect(),
             reason: reason.to_owned(),
         };
-        let index = self.append(group, op, now)?;
-        let removed = self.chain(group).and_then(|chain| {
-            let entry = chain.bytes(index)?.to_vec();
-            Some(Removed {
-                group: group.0,
-                entry: entry.try_into().ok()?,
-            })
-        });
-        if let Some(removed) = removed {
-            self.mail(user, removed);
+        if let Some(chain) = &held.chain {
+            held.record.wanted.retain(|kick| {
+                let sits = |(device, nonce): &([u8; 32], _)| {
+                    chain.roster.sits(crate::id::DeviceId(*device), *nonce)
+                };
+                kick.instances.iter().any(sits)
+            });
         }
-        self.publish(group, index);
+        if held.record.wanted.len() >= MAX_WANTED {
+            return Err(GroupError::Full {
+                what: "removals that wait",
+                max: MAX_WANTED,
+            });
+        }
+        held.record.wanted.push(kick);
+        self.save(group);
+        self.work(group, now);
         Ok(())
     }
 
@@ -110,7 +151,7 @@ impl Groups {
     /// # Errors
     /// [`GroupError`].
     pub fn rename(&mut self, group: GroupId, name: &GroupName, now: Now) -> Result<(), GroupError> {
-        self.reign(group)?;
+        self.reign(group, now)?;
         let index = self.append(group, Op::Meta { name: name.clone() }, now)?;
         self.publish(group, index);
         Ok(())
@@ -124,7 +165,7 @@ impl Groups {
         let held = self.groups.get(&group).ok_or(GroupError::NoSuchGroup)?;
         let chain = held.inside(&self.me).ok_or(GroupError::NotMember)?;
         let leads = chain.roster.leader.device == self.me.device;
-        let successor = chain.roster.successor().filter(|_| leads);
+        let successor = held.successor().filter(|_| leads);
         Ok(LeavePlan {
             group,
             closes: leads && successor.is_none(),
@@ -157,26 +198,6 @@ impl Groups {
         Ok(())
     }
 
-    /// The chain that we lead and may sign for now.
-    pub(super) fn reign(&self, group: GroupId) -> Result<&Chain, GroupError> {
-        let held = self.groups.get(&group).ok_or(GroupError::NoSuchGroup)?;
-        if held.chain.as_ref().is_some_and(|chain| chain.roster.closed) {
-            return Err(GroupError::Closed);
-        }
-        let chain = held.inside(&self.me).ok_or(GroupError::NotMember)?;
-        if chain.roster.leader.device != self.me.device {
-            let leader = chain.roster.leader.user.clone();
-            return Err(GroupError::NotLeader { leader });
-        }
-        if chain.roster.heir.is_some() {
-            return Err(GroupError::HandingOver);
-        }
-        if !self.up {
-            return Err(GroupError::Offline);
-        }
-        Ok(chain)
-    }
-
     pub(super) fn chain(&self, group: GroupId) -> Option<&Chain> {
         self.groups.get(&group)?.chain.as_ref()
     }
@@ -190,6 +211,19 @@ impl Groups {
     /// follows when one is due. Returns its index; the caller publishes from there.
     pub(super) fn append(&mut self, id: GroupId, op: Op, now: Now) -> Result<u64, GroupError> {
         let chain = self.chain(id).ok_or(GroupError::NoSuchGroup)?;
+        let term = chain.roster.term;
+        self.append_under(id, term, op, now)
+    }
+
+    /// The same under a term of our own that it begins.
+    pub(super) fn append_under(
+        &mut self,
+        id: GroupId,
+        term: Term,
+        op: Op,
+        now: Now,
+    ) -> Result<u64, GroupError> {
+        let chain = self.chain(id).ok_or(GroupError::NoSuchGroup)?;
         let index = chain.index() + 1;
         let grows = matches!(op, Op::Admit(_) | Op::Meta { .. });
         let max = if grows { SOFT_ENTRIES } else { MAX_ENTRIES };
@@ -197,7 +231,7 @@ impl Groups {
             what: "log entries",
             max: usize::try_from(max).unwrap_or(usize::MAX),
         };
-        let entry = self.sign(id, op, now).filter(|_| index <= max);
+        let entry = self.sign(id, term, op, now).filter(|_| index <= max);
         self.absorb(id, &[entry.ok_or(full)?], now);
         let every = self.config.checkpoint_every;
         let due = self.chain(id).filter(|chain| {
@@ -210,26 +244,15 @@ impl Groups {
         });
         if let Some(state) = due.map(|chain| chain.roster.digest()) {
             mark("group-checkpoint");
-            if let Some(entry) = self.sign(id, Op::Checkpoint { state }, now) {
+            if let Some(entry) = self.sign(id, term, Op::Checkpoint { state }, now) {
                 self.absorb(id, &[entry], now);
             }
         }
         Ok(index)
     }
 
-    fn sign(&self, id: GroupId, op: Op, now: Now) -> Option<Bytes> {
+    fn sign(&self, id: GroupId, term: Term, op: Op, now: Now) -> Option<Bytes> {
         let chain = self.chain(id)?;
-        let roster = &chain.roster;
-        let term = if op == Op::Claim {
-            Term {
-                round: roster.term.round + 1,
-                majority: true,
-                seniority: roster.seats.get(&self.me.device)?.seniority,
-                claimant: self.me.device,
-            }
-        } else {
-            roster.term
-        };
         let draft = Draft {
             group: id,
             term,
@@ -265,89 +288,62 @@ impl Groups {
         }
         let (beat, jitter) = (self.config.beat, self.config.beat / 20);
         self.after(id, Timer::Beat, beat, jitter, now);
-        if self.repeat_handover(id) {
+        if self.repeat_handover(id) && !planted("group-beats-after-handover") {
             return;
+        }
+        if self.must_renew(id) {
+            self.canvass(id, now);
         }
         self.pursue_leave(id, now);
         self.check_offer(id);
-        let Some(chain) = self.chain(id).filter(|chain| chain.roster.heir.is_none()) else {
+        self.work(id, now);
+        let Some(group) = self.groups.get(&id) else {
             return;
         };
+        let Some(chain) = group.leading(&self.me) else {
+            return;
+        };
+        if chain.roster.heir.is_some() && !planted("group-beats-after-handover") {
+            return;
+        }
         let body = GroupBeat {
             group: id.0,
-            round: chain.roster.term.round,
-            index: chain.index(),
-            hash: chain.hash(),
-            commit: self.commit(id),
+            head: chain.head().into(),
+            commit: group.committed,
         };
         let frame = Outgoing::ephemeral(Channel::Group(id), body);
         self.effects.send(frame.with_ttl(beat).gated());
     }
 
-    /// The highest index that more than half of the members are known to hold.
-    fn commit(&self, id: GroupId) -> u64 {
-        let Some((group, chain)) = self
-            .groups
-            .get(&id)
-            .and_then(|group| Some((group, group.chain.as_ref()?)))
-        else {
-            return 0;
-        };
-        let held = |device: &DeviceId| {
-            if *device == self.me.device {
-                chain.index()
-            } else {
-                group.acks.get(device).copied().unwrap_or(0)
-            }
-        };
-        let mut heads: Vec<_> = chain.roster.seats.keys().map(held).collect();
-        heads.sort_unstable_by(|a, b| b.cmp(a));
-        heads.get(heads.len() / 2).copied().unwrap_or(0)
-    }
-
-    /// A member's head: feeds `commit`; one beyond ours means that we lack something.
-    pub(super) fn handle_head(&mut self, from: &Sender, ack: &GroupAck, now: Now) {
-        let id = GroupId(ack.group);
-        let Some(group) = self.groups.get_mut(&id) else {
-            return;
-        };
-        let Some(chain) = &group.chain else {
-            return;
-        };
-        let seat = chain.roster.seats.get(&from.device);
-        if seat.is_none_or(|seat| seat.user != from.user) {
-            return;
-        }
-        let ours = (chain.roster.term.round, chain.index());
-        let place = Place {
-            index: ack.index,
-            hash: ack.hash,
-        };
-        if (ack.round, ack.index) > ours {
-            self.want(id, &from.user, now);
-        } else if chain.common(&[place]) == ack.index {
-            group.acks.insert(from.device, ack.index);
-        } else {
-            self.want(id, &from.user, now);
-        }
-    }
-
-    /// Drops the requests that only a leader answers, once we lead no more.
-    pub(super) fn drop_joins(&mut self, id: GroupId) {
+    /// What only a leader keeps goes, once we lead no more. Requests stay: whoever leads next may
+    /// be gone before it answers them (G14).
+    pub(super) fn stop_leading(&mut self, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else {
             return;
         };
         group.acks.clear();
-        let shown = group.shown_requests();
-        for request in core::mem::take(&mut group.joins).into_keys() {
-            let key = rows::join_key(id, request);
-            self.effects.delete(Table::Groups, key);
-        }
-        for request in shown {
+        for request in group.shown_requests() {
             self.effects.emit_gated(GroupEvent::JoinSettled {
                 group: id,
                 request: request.request,
             });
         }
+        if !group.record.wanted.is_empty() {
+            mark("group-removals-dropped");
+            group.record.wanted.clear();
+            self.save(id);
+        }
+    }
+}
+
+impl Group {
+    /// Who leads when the leader goes (G3): the most senior other user, else the most senior other
+    /// device of its own.
+    pub(super) fn successor(&self) -> Option<super::Member> {
+        let leader = &self.chain.as_ref()?.roster.leader;
+        let mut others = self.visible();
+        others.retain(|member| member.device != leader.device);
+        let other = others.iter().find(|member| member.user != leader.user);
+        other.or(others.first()).cloned()
     }
 }

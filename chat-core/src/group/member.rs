@@ -1,29 +1,26 @@
-//! What a member does: follows the log, serves it, fetches what it lacks (G9–G13, G16, G20).
+//! What a member does: follows the log and tells what it says (G11–G13, G16).
 //!
 //! Guarantees: entries are stored before anything is told or reported about them; every roster
 //! change since our own admission is told once, with its author (G13); a change from before is
-//! not ours to see (G16). Only members and former members are served, the latter up to the entry
-//! that removed them.
+//! not ours to see (G16). What a greater branch undoes is told before what it decided instead, and
+//! its kicks, leaves and admissions are adopted in the same transaction.
 
 use bytes::Bytes;
 
 use super::chain::{Accepted, Chain};
+use super::entry::Entry;
+use super::op::Op;
 use super::roster::Way;
-use super::rows::Stage;
-use super::types::{Change, GroupEvent, Verdict};
+use super::rows::{Asking, Stage};
+use super::term::Head;
+use super::types::{Change, GroupEvent};
 use super::{Groups, Timer, rows};
-use crate::channel::Channel;
-use crate::delivery::Standing;
-use crate::effect::{Outgoing, Table};
+use crate::effect::Table;
 use crate::id::{GroupId, UserId};
 use crate::identity::Sender;
 use crate::probe::{mark, planted};
 use crate::time::Now;
-use crate::wire::BoundedVec;
-use crate::wire::group::{Entries, Fetch, GroupAck, GroupBeat, Removed};
-
-/// Quiet beats after which a member asks around.
-const QUIET: u32 = 3;
+use crate::wire::group::{Entries, GroupBeat, Removed};
 
 /// What absorbing entries led to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,8 +37,10 @@ impl Groups {
         };
         let led = group.leading(&self.me).is_some();
         let was_inside = group.inside(&self.me).is_some();
-        let old_term = group.chain.as_ref().map(|chain| chain.roster.term);
-        let old_index = group.chain.as_ref().map_or(0, Chain::index);
+        let old = group.chain.as_ref().map(|chain| {
+            let roster = &chain.roster;
+            (roster.term, roster.leader.device, chain.index())
+        });
         let mut rest = entries;
         let mut founded = false;
         if group.chain.is_none() {
@@ -68,15 +67,75 @@ impl Groups {
             && group.reported < index
         {
             group.reported = index;
+            group.distrust = Some(chain.roster.term);
             self.effects
                 .emit(GroupEvent::Equivocation { group: id, leader });
         }
         let absorbed = Absorbed {
-            progress: done.from.is_some(),
+            progress: done.from.is_some() || done.aside,
             gap: done.gap,
         };
-        let Some(from) = done.from else {
+        if done.from.is_some() {
+            self.store(id, &mut done, old.map_or(0, |(.., index)| index));
+        }
+        if !done.undone.is_empty() || !done.lower.is_empty() {
+            let branch = if done.undone.is_empty() {
+                &done.lower
+            } else {
+                &done.undone
+            };
+            self.adopt(id, branch, now);
+            self.hide(id);
+            self.keep_branch(id, branch, &done.undone);
+        }
+        if done.from.is_none() {
+            self.work(id, now);
             return absorbed;
+        }
+        self.hide(id);
+        self.drop_settled_branches(id);
+        let chain = self.chain(id).expect("it just grew");
+        let (term, leader) = (chain.roster.term, chain.roster.leader.device);
+        let passed = old.is_some_and(|(before, ..)| before != term);
+        self.settle_own(id, passed, &done, was_inside, now);
+        let leads = self.leading(id);
+        let group = self.groups.get_mut(&id).expect("it was just settled");
+        group.current = false;
+        if passed {
+            group.committed = 0;
+            group.canvass = None;
+            group.refused = 0;
+            for acked in group.acks.values_mut() {
+                acked.knows = None;
+            }
+        }
+        if let Some(chain) = &group.chain {
+            let seats = &chain.roster.seats;
+            group.acks.retain(|device, _| seats.contains_key(device));
+        }
+        if led && !leads {
+            self.stop_leading(id);
+        } else if leads && !led {
+            self.tell_requests(id, &[]);
+        }
+        self.count_commit(id);
+        self.hear(id, now);
+        if let Some((_, before, _)) = old.filter(|(_, before, _)| *before != leader) {
+            self.note_deposed(id, before, now);
+        }
+        self.schedule_ack(id, true, now);
+        self.arm(id, now);
+        self.work(id, now);
+        absorbed
+    }
+
+    /// Brings the rows of the log in line with it, and tells what another branch undid.
+    fn store(&mut self, id: GroupId, done: &mut Accepted, old_index: u64) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        let (Some(chain), Some(from)) = (&group.chain, done.from) else {
+            return;
         };
         for index in from..=chain.index() {
             if let Some(entry) = chain.bytes(index) {
@@ -88,28 +147,30 @@ impl Groups {
             self.effects
                 .delete(Table::Chain, rows::chain_key(id, index));
         }
-        let passed = old_term.is_some_and(|term| term != chain.roster.term);
-        self.settle_own(id, passed, &done, was_inside);
-        if led && !self.leading(id) {
-            self.drop_joins(id);
+        if done.undone.is_empty() {
+            return;
         }
-        let group = self.groups.get_mut(&id).expect("it was just settled");
-        if let Some(chain) = &group.chain {
-            let seats = &chain.roster.seats;
-            group.acks.retain(|device, _| seats.contains_key(device));
-        }
-        if self.up && group.inside(&self.me).is_some() && group.leading(&self.me).is_none() {
-            let spread = self.config.beat / 4;
-            if self.timers.due(&(id, Timer::Ack)).is_none() {
-                self.after(id, Timer::Ack, core::time::Duration::ZERO, spread, now);
-            }
-        }
-        self.arm(id, now);
-        absorbed
+        group.record.forked = true;
+        let event = GroupEvent::Forked {
+            group: id,
+            leader: chain.roster.leader.user.clone(),
+            round: chain.roster.term.round,
+            common: from - 1,
+            undone: done.undone.iter().flat_map(undone).collect(),
+        };
+        self.save(id);
+        self.effects.emit_gated(event);
     }
 
     /// Our own part after the log changed: are we in, are we out, what is there to tell.
-    fn settle_own(&mut self, id: GroupId, passed: bool, done: &Accepted, was_inside: bool) {
+    fn settle_own(
+        &mut self,
+        id: GroupId,
+        passed: bool,
+        done: &Accepted,
+        was_inside: bool,
+        now: Now,
+    ) {
         let group = self.groups.get_mut(&id).expect("the caller holds it");
         let (chain, record) = (
             group.chain.as_ref().expect("the caller grew it"),
@@ -129,6 +190,26 @@ impl Groups {
                 }
                 record.asking = None;
                 self.timers.remove(&(id, Timer::Lapse));
+            }
+        }
+        if let Some(nonce) = record.nonce
+            && record.asking.is_none()
+            && !roster.sits(self.me.device, nonce)
+            && !roster.went(self.me.device, nonce)
+        {
+            // The branch that let us in was abandoned.
+            if record.leaving == Some(nonce) || group.hidden.contains(&(self.me.device, nonce)) {
+                mark("group-orphan-out");
+            } else {
+                mark("group-orphan-asks");
+                record.nonce = None;
+                record.asking = Some(Asking {
+                    request: nonce,
+                    nonce,
+                    note: String::new(),
+                    until: now.wall.plus(self.config.join_ttl).0,
+                    stage: Stage::Open,
+                });
             }
         }
         let still = |nonce| roster.sits(self.me.device, nonce);
@@ -183,22 +264,27 @@ impl Groups {
             self.effects.emit_gated(GroupEvent::Joined { group: id });
         }
         if let Some(until) = kicked.filter(|_| was_inside || joined) {
-            let word = done.news.iter().find(|(index, ..)| *index == until);
-            if let Some((.., (by, Change::Kicked { reason, .. }))) = word {
+            let entry = chain.entry(until).map(|entry| entry.draft);
+            if let Some(draft) = entry
+                && let Op::Kick { reason, .. } = draft.op
+            {
                 self.effects.emit_gated(GroupEvent::Removed {
                     group: id,
-                    by: by.clone(),
-                    reason: reason.clone(),
+                    by: draft.author,
+                    reason,
                 });
             }
         }
         if !saved {
             self.save(id);
         }
+        if joined {
+            self.drop_ticket(id);
+        }
     }
 
     /// True when the log of this group is ours to follow.
-    fn follows(&self, id: GroupId) -> bool {
+    pub(super) fn follows(&self, id: GroupId) -> bool {
         self.groups
             .get(&id)
             .is_some_and(|group| group.record.asking.is_some() || group.inside(&self.me).is_some())
@@ -214,11 +300,9 @@ impl Groups {
             .iter()
             .map(|entry| Bytes::copy_from_slice(entry))
             .collect();
+        let last = entries.last().and_then(Entry::open);
         let absorbed = self.absorb(id, &entries, now);
-        if let Some(group) = self.groups.get_mut(&id).filter(|_| absorbed.progress) {
-            group.heard = Some(now.mono);
-        }
-        let more = self.chain(id).map_or(0, Chain::index) < body.head;
+        let more = last.is_some_and(|last| last.draft.index < body.head);
         if absorbed.progress && more {
             // Every page proves itself, so the next one may follow at once.
             self.send_fetch(id, &from.user, now);
@@ -242,27 +326,49 @@ impl Groups {
 
     pub(super) fn handle_beat(&mut self, from: &Sender, beat: &GroupBeat, now: Now) {
         let id = GroupId(beat.group);
+        let theirs = Head::from(beat.head);
         let Some(group) = self.groups.get_mut(&id) else {
             return;
         };
         let Some(chain) = group.inside(&self.me) else {
             let asking = group.record.asking.as_ref();
             let answered = asking.is_some_and(|asking| !asking.stage.is_pending());
-            // Was a late copy of our request granted after all? Asked rarely: most often it was not.
-            if answered && self.rng.below(4) == 0 {
+            let behind = group
+                .chain
+                .as_ref()
+                .is_some_and(|chain| theirs > chain.head());
+            // Was a late copy of our request granted after all, or did another branch win? Asked
+            // rarely: most often not.
+            if (answered || behind) && self.rng.below(4) == 0 {
                 self.want(id, &from.user, now);
             }
             return;
         };
-        let theirs = (beat.round, beat.index);
-        let ours = (chain.roster.term.round, chain.index());
-        let (same, members) = (chain.hash() == beat.hash, chain.roster.seats.len());
-        if chain.roster.leader.device == from.device {
-            group.heard = Some(now.mono);
+        let ours = chain.head();
+        let roster = &chain.roster;
+        let reigns = roster.leader.device == from.device && roster.heir.is_none();
+        let members = roster.seats.len() as u64;
+        // A beat of an older term says nothing, whoever sends it.
+        let fresh = theirs.term == roster.term || planted("group-stale-beats-count");
+        let lame = super::lame::is_lame(group) && !planted("group-lame-beats-count");
+        if reigns && fresh {
+            group.beat_at = Some(now.mono);
+            group.committed = group.committed.max(beat.commit.min(ours.index));
+            group.current = theirs == ours;
+            if !lame && !self.is_deposed(&self.groups[&id], now) {
+                let group = self.groups.get_mut(&id).expect("it was just found");
+                if group.canvass.take().is_some() {
+                    mark("group-canvass-cancelled");
+                    self.timers.remove(&(id, Timer::Window));
+                    self.canvass_later(id, self.config.succeed, now);
+                }
+                self.hear(id, now);
+            }
+            self.schedule_ack(id, false, now);
         }
-        if theirs > ours || (theirs == ours && !same) {
+        if theirs > ours {
             self.want(id, &from.user, now);
-        } else if theirs < ours && self.rng.below(members as u64) < 3 {
+        } else if theirs < ours && self.rng.below(members) < 3 {
             // A leader that lost its latest entries, or reigns no more: a few of us tell it.
             mark("group-stale-beat");
             if self.served.admit(id, from.device, now.mono) {
@@ -270,187 +376,25 @@ impl Groups {
             }
         }
     }
+}
 
-    /// Serves the log from the newest place that both hold.
-    pub(super) fn handle_fetch(&mut self, from: &Sender, fetch: &Fetch, now: Now) {
-        let id = GroupId(fetch.group);
-        let Some(chain) = self.chain(id) else {
-            return;
-        };
-        let seat = chain.roster.seats.get(&from.device);
-        let until = if seat.is_some_and(|seat| seat.user == from.user) {
-            Some(chain.index())
-        } else {
-            let past = chain.roster.past(from.device);
-            let own = past.filter(|gone| gone.user == from.user);
-            own.map(|gone| gone.until).max()
-        };
-        let Some(until) = until else {
-            mark("group-fetch-by-stranger");
-            return;
-        };
-        let common = chain.common(&fetch.have);
-        let newest = fetch.have.iter().map(|place| place.index).max();
-        let behind = newest.is_some_and(|index| index > chain.index());
-        let page = (common < until).then(|| chain.page(common + 1, until));
-        if behind {
-            self.want(id, &from.user, now);
-        }
-        if let Some(page) = page
-            && self.served.admit(id, from.device, now.mono)
-        {
-            self.mail(&from.user, page);
-        }
-    }
-
-    /// Wants what `user` holds beyond our head. Members before strangers; bounded in rate.
-    pub(super) fn want(&mut self, id: GroupId, user: &UserId, now: Now) {
-        if !self.up || !self.follows(id) {
-            return;
-        }
-        let Some(group) = self.groups.get_mut(&id) else {
-            return;
-        };
-        let sits = |user: &UserId| {
-            let chain = group.chain.as_ref();
-            chain.is_some_and(|chain| chain.roster.devices(user).next().is_some())
-        };
-        let pending = self.timers.due(&(id, Timer::Fetch)).is_some();
-        if pending
-            && group
-                .source
-                .as_ref()
-                .is_some_and(|held| sits(held) && !sits(user))
-        {
-            return;
-        }
-        group.source = Some(user.clone());
-        if pending {
-            return;
-        }
-        let gap = self.config.beat / 10;
-        let wait = group.fetched.map_or(core::time::Duration::ZERO, |at| {
-            gap.saturating_sub(now.mono.saturating_since(at))
-        });
-        if wait.is_zero() {
-            self.fetch(id, now);
-        } else {
-            self.after(id, Timer::Fetch, wait, gap, now);
-        }
-    }
-
-    /// Asks the chosen source.
-    pub(super) fn fetch(&mut self, id: GroupId, now: Now) {
-        let source = self.groups.get_mut(&id).and_then(|g| g.source.take());
-        if let Some(user) = source.filter(|_| self.up && self.follows(id)) {
-            self.send_fetch(id, &user, now);
-        }
-    }
-
-    fn send_fetch(&mut self, id: GroupId, user: &UserId, now: Now) {
-        let Some(group) = self.groups.get_mut(&id) else {
-            return;
-        };
-        group.fetched = Some(now.mono);
-        let fetch = group.chain.as_ref().map_or_else(
-            || Fetch {
-                group: id.0,
-                have: BoundedVec::default(),
-            },
-            Chain::have,
-        );
-        let frame = Outgoing::ephemeral(Channel::Inbox(user.clone()), fetch);
-        self.effects.send(frame.gated());
-    }
-
-    /// Reports our head to the leader.
-    pub(super) fn report_head(&mut self, id: GroupId) {
-        let leader = self.chain(id).map(|chain| chain.roster.leader.clone());
-        if let Some(leader) = leader.filter(|leader| leader.device != self.me.device)
-            && self.up
-        {
-            self.send_head(id, &leader.user);
-        }
-    }
-
-    fn send_head(&mut self, id: GroupId, user: &UserId) {
-        let Some(chain) = self.chain(id) else {
-            return;
-        };
-        let head = GroupAck {
-            group: id.0,
-            round: chain.roster.term.round,
-            index: chain.index(),
-            hash: chain.hash(),
-        };
-        let frame = Outgoing::ephemeral(Channel::Inbox(user.clone()), head);
-        self.effects.send(frame.gated());
-    }
-
-    /// A member that heard no leader for a while asks it and one other, so that entries spread
-    /// also while nobody beats.
-    pub(super) fn sync(&mut self, id: GroupId, now: Now) {
-        let beat = self.config.beat;
-        let Some(group) = self.groups.get(&id) else {
-            return;
-        };
-        let Some(chain) = group.inside(&self.me).filter(|_| self.up) else {
-            return;
-        };
-        let quiet = group
-            .heard
-            .is_none_or(|at| now.mono.saturating_since(at) >= beat * QUIET);
-        let leader = chain.roster.leader.clone();
-        let mut others = chain.roster.members();
-        others.retain(|m| m.device != self.me.device && m.device != leader.device);
-        self.after(id, Timer::Sync, beat * QUIET, beat, now);
-        if !quiet {
-            return;
-        }
-        if leader.device != self.me.device {
-            self.send_fetch(id, &leader.user, now);
-        }
-        let pick = usize::try_from(self.rng.below(others.len() as u64)).unwrap_or(0);
-        if let Some(other) = others.get(pick) {
-            mark("group-asks-around");
-            self.send_fetch(id, &other.user, now);
-        }
-    }
-
-    /// May `from` write to `group`, citing log index `roster`? A newer index than ours makes us
-    /// fetch the log.
-    ///
-    /// G9, G10: what counts is whether this device was in at the index that it cites; what a
-    /// former member wrote before it went is taken and marked. G20: an index is taken however old,
-    /// because without encryption there is nothing to seal again.
-    pub fn judge(&mut self, group: GroupId, from: &Sender, roster: u64, now: Now) -> Verdict {
-        let Some(held) = self.groups.get(&group) else {
-            return Verdict::Stranger;
-        };
-        let asking = held.record.asking.is_some();
-        let leaving = held.record.leaving.is_some() && held.record.leaving == held.record.nonce;
-        let Some(chain) = held.inside(&self.me).filter(|_| !leaving) else {
-            return if asking {
-                Verdict::NotYet
-            } else {
-                Verdict::Stranger
-            };
-        };
-        if roster > chain.index() {
-            self.want(group, &from.user, now);
-            return Verdict::NotYet;
-        }
-        let seat = chain.roster.seats.get(&from.device);
-        if seat.is_some_and(|s| s.user == from.user && s.seniority.index <= roster) {
-            return Verdict::Take(Standing::Current);
-        }
-        let mut past = chain.roster.past(from.device);
-        let was_in =
-            past.any(|gone| gone.user == from.user && gone.since <= roster && roster < gone.until);
-        if was_in || planted("group-former-writes-on") {
-            mark("group-former-member");
-            return Verdict::Take(Standing::Former);
-        }
-        Verdict::Stranger
-    }
+/// What undoing an entry takes back, as it was told.
+fn undone(entry: &Entry) -> Vec<(UserId, Change)> {
+    let changes = match &entry.draft.op {
+        Op::Admit(list) => list
+            .iter()
+            .map(|one| Change::Admitted {
+                user: one.user.clone(),
+            })
+            .collect(),
+        Op::Kick { user, reason, .. } => vec![Change::Kicked {
+            user: user.clone(),
+            reason: reason.clone(),
+        }],
+        Op::Left { user, .. } => vec![Change::Left { user: user.clone() }],
+        Op::Meta { name } => vec![Change::Renamed { name: name.clone() }],
+        _ => Vec::new(),
+    };
+    let by = |change| (entry.draft.author.clone(), change);
+    changes.into_iter().map(by).collect()
 }

@@ -1,49 +1,99 @@
-//! Groups: a signed, hash-chained log under one leader (rules G1, G2, G9–G19, G23; the Baton,
-//! reliability sections 1.2–1.4).
+//! Groups: a signed, hash-chained log under one leader per term, and its succession (rules G1–G19,
+//! G23; the Baton, reliability section 1).
 //!
-//! The leader appends, persists, then publishes; everybody folds the same log to the same roster.
-//! Any holder serves entries, because they prove themselves. The lead passes by hand-over: the
-//! target accepts, the leader logs `Handover`, the target logs `Claim` with a greater round.
+//! The leader appends, persists, then publishes; everybody folds the same log to the same roster
+//! and keeps the greatest valid head ever seen. The lead passes by a hand-over, or by a certificate
+//! of members who found the leader silent; clocks decide when to ask, never who reigns. What a
+//! branch that loses had decided is not lost: its kicks and leaves stay in force and are logged by
+//! the winner, its admissions become requests that need no second answer.
 //!
-//! Guarantees: nothing that is not signed by the reigning leader changes a roster; a head never
-//! decreases; no frame reports or publishes what is not durable; a request that stands is repeated
-//! until the answer is final; what arrives from one device makes us answer it at most four times
-//! per second and group.
+//! | look for | in |
+//! |---|---|
+//! | terms, heads, entries, operations, proofs | `term`, `entry`, `op`, `proof` |
+//! | which entry may follow; the fold; its digest | `validity`, `roster`, `digest` |
+//! | the log, other branches, the greatest wins | `chain` |
+//! | a silent leader; a candidate; a supporter; the claim | `succession`, `canvass`, `promise`, `claim` |
+//! | kicks, leaves and admissions of abandoned branches | `sticky`, `orphans` |
+//! | a leader that a kick names; one deposed wrongly; late orders | `lame`, `defence`, `fence` |
+//! | what a leader does; what is committed; what waits | `lead`, `commit`, `work` |
+//! | hand-over and leaving; requests; invitations | `handover`, `apply`, `joins`, `invite` |
+//! | following and serving the log; who may write | `member`, `serve`, `judge` |
 //!
-//! Bounds: groups, roster and waiting requests by configuration, the log by 8,192 entries; each
-//! command says `Full` there.
+//! Commands: [`Groups::create`], [`Groups::join`], [`Groups::withdraw`], [`Groups::approve`],
+//! [`Groups::approve_all`], [`Groups::deny`], [`Groups::kick`], [`Groups::invite`],
+//! [`Groups::rename`], [`Groups::plan_leave`], [`Groups::leave`], [`Groups::hand_over`],
+//! [`Groups::answer_offer`]. Inputs: [`Groups::handle_frame`], [`Groups::handle_up`],
+//! [`Groups::handle_down`], [`Groups::handle_timeout`], [`Groups::handle_fence_hint`]. What they lead
+//! to: [`Groups::effects`], [`Groups::view`].
+//!
+//! Guarantees: one owner per term and one entry per place (IG1); a head never decreases (IG2); a
+//! kick once applied stays in force (IG4); a strict group never loses what it committed (IG7);
+//! nothing counts that its key holder did not sign (IG12); no frame reports, promises or publishes
+//! what is not durable; what arrives from one device makes us answer it at most four times per
+//! second and group.
+//!
+//! Bounds: groups, roster and waiting requests by configuration, the log by 8,192 entries (the
+//! commands say `Full`); 1,024 sticky kicks and leaves (later ones are not adopted); 8 abandoned
+//! branches of 256 entries (beyond that their kicks hold here and cannot be proved to others).
 
+mod apply;
+mod canvass;
 mod chain;
+mod claim;
+mod commit;
+mod defence;
+mod digest;
 mod entry;
+mod fence;
 mod handover;
+mod invite;
 mod joins;
+mod judge;
+mod lame;
 mod lead;
 mod member;
+mod op;
+mod orphans;
+mod promise;
+mod proof;
 mod roster;
 mod rows;
 mod serve;
+mod sticky;
+mod succession;
+mod term;
 #[cfg(test)]
 mod tests;
 mod types;
+mod validity;
+mod work;
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 pub use types::{
-    Audience, Change, GroupError, GroupEvent, GroupView, JoinRequest, LeavePlan, Member,
-    Membership, Verdict,
+    Audience, Change, GroupError, GroupEvent, GroupView, Guarantee, JoinRequest, LeaseHint,
+    LeavePlan, Member, Membership, Passing, Policy, Rules, Verdict,
 };
 
+use self::canvass::Canvassing;
 use self::chain::Chain;
+use self::commit::Acked;
+use self::entry::Nonce;
+use self::proof::LeftProof;
 use self::roster::Way;
 use self::rows::{GroupRow, Record, Stage, Waiting};
 use self::serve::Served;
+use self::sticky::Kick;
+use self::term::{Hash, Term};
 use crate::channel::Channel;
 use crate::config::GroupConfig;
 use crate::deadline::DeadlineIndex;
 use crate::effect::{Effects, Outgoing, RestoreError, Row, Table};
-use crate::id::{DeviceId, GroupId, GroupName, RequestId, UserId};
+use crate::id::{DeviceId, GroupId, RequestId, UserId};
 use crate::identity::{Sender, Signer, Verifier};
 use crate::rng::Rng;
 use crate::time::{Now, Timestamp, UnixMillis};
@@ -71,6 +121,41 @@ enum Timer {
     Fetch,
     /// A member that heard nothing asks around.
     Sync,
+    /// The leader was silent for too long.
+    Succeed,
+    /// Our canvass closes.
+    Window,
+    /// An abandoned branch is shown to the leader.
+    Push,
+    /// The reign before ours may be fenced.
+    Fence,
+}
+
+impl Timer {
+    const ALL: [Self; 11] = [
+        Self::Beat,
+        Self::Resend,
+        Self::Lapse,
+        Self::Waiting,
+        Self::Ack,
+        Self::Fetch,
+        Self::Sync,
+        Self::Succeed,
+        Self::Window,
+        Self::Push,
+        Self::Fence,
+    ];
+    /// Those that run only while we are connected.
+    const ONLINE: [Self; 8] = [
+        Self::Beat,
+        Self::Resend,
+        Self::Ack,
+        Self::Fetch,
+        Self::Sync,
+        Self::Succeed,
+        Self::Window,
+        Self::Push,
+    ];
 }
 
 /// One group as this device holds it.
@@ -79,19 +164,43 @@ struct Group {
     record: Record,
     chain: Option<Chain>,
     joins: BTreeMap<RequestId, Waiting>,
+    /// Kicks of abandoned branches, by hash; see [`Kick::settled`].
+    sticky: BTreeMap<Hash, Kick>,
+    /// Leaves that the log does not show.
+    lefts: BTreeMap<(DeviceId, Nonce), (LeftProof, UserId)>,
+    /// Abandoned branches that hold something unsettled, from where they leave our log; by the hash
+    /// of their last entry.
+    orphans: BTreeMap<Hash, Vec<Bytes>>,
+    /// The instances that unsettled kicks name.
+    hidden: BTreeSet<(DeviceId, Nonce)>,
     /// Refused and withdrawn requests with the words said, newest last: a late copy does not ask
     /// again and gets the same answer.
     settled: Vec<(RequestId, DeviceId, String)>,
     /// The heads that members reported to us, the leader.
-    acks: BTreeMap<DeviceId, u64>,
+    acks: BTreeMap<DeviceId, Acked>,
+    /// The highest index known to be committed under the reigning term.
+    committed: u64,
     /// The next wait before a repeat.
     backoff: Duration,
     /// Whom to ask for the missing part of the log.
     source: Option<UserId>,
     /// When that was last done.
     fetched: Option<Timestamp>,
-    /// When the reigning leader, or anything new, was last heard.
+    /// When the reigning leader, or anything new, was last heard while we were connected.
     heard: Option<Timestamp>,
+    /// When the reigning leader itself was last heard.
+    beat_at: Option<Timestamp>,
+    /// The leader says that it has no more than we have.
+    current: bool,
+    /// A leader deposed by a minority, and when we last heard it lead.
+    deposed: Option<(DeviceId, Timestamp)>,
+    /// This term's leader signed two entries for one place.
+    distrust: Option<Term>,
+    canvass: Option<Canvassing>,
+    /// The highest round that others refused us for.
+    refused: u64,
+    /// What an outside lease says of the leader.
+    lease: Option<LeaseHint>,
     /// The open offer of the lead to us: its number, and our answer.
     offered: Option<(u64, Option<bool>)>,
     /// The last equivocation that was told.
@@ -109,7 +218,13 @@ pub struct Groups {
     groups: BTreeMap<GroupId, Group>,
     timers: DeadlineIndex<(GroupId, Timer)>,
     served: Served,
+    /// Invitations to us, the oldest first.
+    tickets: Vec<(GroupId, Vec<u8>)>,
     up: bool,
+    /// Since when we are connected.
+    up_since: Timestamp,
+    /// Waiting entries are being logged.
+    working: bool,
     effects: Effects<GroupEvent>,
 }
 
@@ -126,7 +241,7 @@ impl Group {
             return denied;
         };
         let roster = &chain.roster;
-        if roster.sits(me.device, nonce) {
+        if roster.sits(me.device, nonce) && !self.is_hidden(me.device, nonce) {
             return Some(if record.leaving == Some(nonce) {
                 Membership::Leaving
             } else if roster.leader.device == me.device {
@@ -135,7 +250,10 @@ impl Group {
                 Membership::Member
             });
         }
-        let gone = roster.gone.get(&(me.device, nonce))?;
+        let Some(gone) = roster.gone.get(&(me.device, nonce)) else {
+            let hidden = self.hidden.contains(&(me.device, nonce));
+            return denied.or(hidden.then_some(Membership::Kicked));
+        };
         denied.or(Some(match gone.way {
             Way::Kicked => Membership::Kicked,
             Way::Left | Way::Replaced => Membership::Left,
@@ -174,7 +292,10 @@ impl Groups {
             rng,
             groups: BTreeMap::new(),
             served: Served::default(),
+            tickets: Vec::new(),
             up: false,
+            up_since: Timestamp::ZERO,
+            working: false,
             effects: Effects::default(),
         }
     }
@@ -210,6 +331,18 @@ impl Groups {
                 let group = self.groups.get_mut(&id)?;
                 group.joins.insert(request, waiting);
             }
+            GroupRow::Kick(id, bytes) => {
+                let (hash, kick) = Kick::read(&bytes)?;
+                self.groups.get_mut(&id)?.sticky.insert(hash, kick);
+            }
+            GroupRow::Left(id, proof, user) => {
+                let lefts = &mut self.groups.get_mut(&id)?.lefts;
+                lefts.insert(proof.instance(), (proof, user));
+            }
+            GroupRow::Ticket(id, ticket) => self.tickets.push((id, ticket)),
+            GroupRow::Orphan(id, last, entries) => {
+                self.groups.get_mut(&id)?.orphans.insert(last, entries);
+            }
         }
         Some(())
     }
@@ -218,6 +351,7 @@ impl Groups {
     pub fn resume(&mut self, now: Now) {
         let ids: Vec<_> = self.groups.keys().copied().collect();
         for id in ids {
+            self.hide(id);
             let group = &self.groups[&id];
             if group.leading(&self.me).is_some() {
                 for request in group.shown_requests() {
@@ -229,7 +363,7 @@ impl Groups {
         }
     }
 
-    /// A group frame (kinds 0x40–0x48) from `from`, already verified. Frames of our own device and
+    /// A group frame (kinds 0x40–0x4c) from `from`, already verified. Frames of our own device and
     /// of groups that we do not know are ignored.
     pub fn handle_frame(&mut self, from: &Sender, body: &Body, now: Now) {
         if from.device == self.me.device {
@@ -245,33 +379,35 @@ impl Groups {
             Body::Propose(propose) => self.handle_propose(from, propose, now),
             Body::Offer(offer) => self.handle_offer(from, offer, now),
             Body::Removed(removed) => self.handle_removed(from, removed, now),
+            Body::Canvass(canvass) => self.handle_canvass(from, canvass, now),
+            Body::Support(support) => self.handle_support(from, support, now),
+            Body::Refuse(refuse) => self.handle_refuse(from, refuse, now),
+            Body::GroupInvite(invite) => self.handle_invite(from, invite, now),
             _ => {}
         }
     }
 
-    /// Connected: leaders beat, applicants ask again, members compare heads.
+    /// Connected: leaders beat, applicants ask again, members compare heads and count silence.
     pub fn handle_up(&mut self, now: Now) {
         self.up = true;
+        self.up_since = now.mono;
         let ids: Vec<_> = self.groups.keys().copied().collect();
         for id in ids {
             self.arm(id, now);
+            self.work(id, now);
         }
     }
 
-    /// Cut off: a leader signs nothing (R6).
+    /// Cut off: a leader signs nothing (R6), nobody canvasses or counts silence (IG9).
     pub fn handle_down(&mut self, _now: Now) {
         self.up = false;
         for group in self.groups.values_mut() {
             group.heard = None;
+            group.canvass = None;
+            group.current = false;
         }
         for id in self.groups.keys() {
-            for timer in [
-                Timer::Beat,
-                Timer::Resend,
-                Timer::Ack,
-                Timer::Fetch,
-                Timer::Sync,
-            ] {
+            for timer in Timer::ONLINE {
                 self.timers.remove(&(*id, timer));
             }
         }
@@ -288,6 +424,10 @@ impl Groups {
                 Timer::Ack => self.report_head(id),
                 Timer::Fetch => self.fetch(id, now),
                 Timer::Sync => self.sync(id, now),
+                Timer::Succeed => self.succeed(id, now),
+                Timer::Window => self.close_canvass(id, now),
+                Timer::Push => self.push_orphans(id, now),
+                Timer::Fence => self.work(id, now),
             }
         }
     }
@@ -297,33 +437,9 @@ impl Groups {
         self.timers.earliest()
     }
 
-    /// Who gets messages now; `None` when we are no member or have said that we leave (G12).
-    pub fn audience(&self, group: GroupId) -> Option<Audience> {
-        let group = self.groups.get(&group)?;
-        let writes = matches!(
-            group.standing(&self.me)?,
-            Membership::Member | Membership::Leader
-        );
-        let chain = group.chain.as_ref().filter(|_| writes)?;
-        let mut members = chain.roster.members();
-        members.retain(|member| member.device != self.me.device);
-        Some(Audience {
-            members,
-            index: chain.index(),
-            since: chain.roster.seats.get(&self.me.device)?.seniority.index,
-        })
-    }
-
     /// Our own standing in `group`; `None` when it is unknown here.
     pub fn membership(&self, group: GroupId) -> Option<Membership> {
         self.groups.get(&group)?.standing(&self.me)
-    }
-
-    /// True when the device is in the roster now.
-    pub fn is_member(&self, group: GroupId, from: &Sender) -> bool {
-        let chain = self.chain(group);
-        let seat = chain.and_then(|chain| chain.roster.seats.get(&from.device));
-        seat.is_some_and(|seat| seat.user == from.user)
     }
 
     /// True when the last member left (G23).
@@ -336,25 +452,26 @@ impl Groups {
         let held = self.groups.get(&group)?;
         let mine = held.standing(&self.me)?;
         let Some(chain) = &held.chain else {
-            return Some(GroupView {
-                group,
-                name: GroupName::new(&group.to_string()).expect("a group id is a short text"),
-                leader: None,
-                roster: Vec::new(),
-                round: 0,
-                index: 0,
-                requests: Vec::new(),
-                mine,
-            });
+            return Some(GroupView::unknown(group, mine));
         };
+        let roster = &chain.roster;
         let leads = held.leading(&self.me).is_some();
+        let knows = mine != Membership::Asking;
         Some(GroupView {
             group,
-            name: chain.roster.name.clone(),
-            leader: (mine != Membership::Asking).then(|| chain.roster.leader.user.clone()),
-            roster: chain.roster.members(),
-            round: chain.roster.term.round,
+            name: roster.name.clone(),
+            leader: knows.then(|| roster.leader.user.clone()),
+            leader_device: knows.then_some(roster.leader.device),
+            roster: held.visible(),
+            round: roster.term.round,
+            majority: roster.term.majority,
             index: chain.index(),
+            hash: chain.hash(),
+            committed: held.committed.min(chain.index()),
+            policy: roster.policy,
+            guarantee: held.guarantee(),
+            hidden: held.unseen(),
+            unsettled: held.unsettled(),
             requests: if leads {
                 held.shown_requests()
             } else {
@@ -387,23 +504,21 @@ impl Groups {
             return;
         };
         self.effects.delete(Table::Groups, rows::group_key(id));
-        for request in group.joins.keys() {
-            self.effects
-                .delete(Table::Groups, rows::join_key(id, *request));
+        let joins = group
+            .joins
+            .keys()
+            .map(|request| rows::join_key(id, *request));
+        let kicks = group.sticky.keys().map(|kick| rows::kick_key(id, kick));
+        let lefts = group.lefts.keys().map(|left| rows::left_key(id, left));
+        let orphans = group.orphans.keys().map(|last| rows::orphan_key(id, last));
+        for key in joins.chain(kicks).chain(lefts).chain(orphans) {
+            self.effects.delete(Table::Groups, key);
         }
         for index in 1..=group.chain.map_or(0, |chain| chain.index()) {
             self.effects
                 .delete(Table::Chain, rows::chain_key(id, index));
         }
-        for timer in [
-            Timer::Beat,
-            Timer::Resend,
-            Timer::Lapse,
-            Timer::Waiting,
-            Timer::Ack,
-            Timer::Fetch,
-            Timer::Sync,
-        ] {
+        for timer in Timer::ALL {
             self.timers.remove(&(id, timer));
         }
     }
@@ -446,6 +561,11 @@ impl Groups {
             return;
         };
         let leads = group.leading(&self.me).is_some();
+        let reigns = leads
+            && group
+                .chain
+                .as_ref()
+                .is_some_and(|chain| chain.roster.heir.is_none());
         let inside = group.inside(&self.me).is_some();
         let asks = group.record.asking.as_ref();
         let asks = asks.is_some_and(|asking| asking.stage.is_pending());
@@ -455,12 +575,23 @@ impl Groups {
             (Timer::Beat, leads, Duration::ZERO, soon),
             (Timer::Resend, wants, Duration::ZERO, soon),
             (Timer::Sync, inside && !leads, soon, soon),
+            (
+                Timer::Push,
+                !group.orphans.is_empty() && !leads,
+                soon,
+                self.config.beat,
+            ),
         ] {
             if !wanted {
                 self.timers.remove(&(id, timer));
             } else if self.timers.due(&(id, timer)).is_none() {
                 self.after(id, timer, first, spread, now);
             }
+        }
+        if !inside || reigns {
+            self.timers.remove(&(id, Timer::Succeed));
+        } else if self.timers.due(&(id, Timer::Succeed)).is_none() {
+            self.arm_succession(id, now);
         }
     }
 

@@ -3,20 +3,23 @@
 //! Guarantees: a pure function of the entries; an instance that was ever removed or left never
 //! comes back; one entry is applied whole or not at all (G19).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sha2::{Digest, Sha256};
-
-use super::entry::{Draft, Entry, Hash, Nonce, Op, Seniority, Term};
-use super::types::{Change, Member};
+use super::entry::{Draft, Entry, Nonce};
+use super::op::{Op, Warrant};
+use super::term::{Hash, Seniority, Term};
+use super::types::{Change, Member, Passing, Policy};
 use crate::id::{DeviceId, GroupName, UserId};
-use crate::identity::{Sender, Verifier};
+use crate::identity::Sender;
 use crate::probe::{mark, planted};
+use crate::time::UnixMillis;
 
 /// The most members that a log may hold. Part of validity, so not a setting.
 pub(super) const MAX_ROSTER: usize = 4_096;
-/// How far a claim may jump ahead of the reigning round.
-const MAX_JUMP: u64 = 65_536;
+/// Kicks that a log voids; later ones are not remembered, so what they name stays a kick.
+const MAX_VOIDED: usize = 1_024;
+/// Fenced terms; the lowest go first, they are long over.
+const MAX_FENCES: usize = 256;
 
 /// A place in the roster.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,20 +52,52 @@ pub(super) struct Gone {
 /// A change to tell, with the one who made it.
 pub(super) type News = (UserId, Change);
 
+/// Who is to lead next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Heir {
+    pub device: DeviceId,
+    /// It said yes before.
+    pub agreed: bool,
+}
+
+/// The reign before this one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Former {
+    pub term: Term,
+    /// The index of its last entry.
+    pub last: u64,
+    pub leader: Sender,
+    /// It handed over, or went on under a greater term.
+    pub orderly: bool,
+    /// Whom it had deposed itself.
+    pub deposed: Option<DeviceId>,
+    /// When it ended, by the clock of who claimed.
+    pub at: UnixMillis,
+}
+
 /// The folded state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Roster {
-    policy: u8,
-    quorum: u8,
+    pub policy: Policy,
+    pub quorum: u8,
     pub name: GroupName,
     pub term: Term,
+    /// The index of the claim, or of Genesis, that began the term.
+    pub claimed: u64,
+    /// The index of the last entry that changed who is in.
+    pub changed: u64,
     pub leader: Sender,
+    pub former: Option<Former>,
+    /// Kicks from abandoned branches that mean nothing (R8).
+    pub voided: BTreeSet<Hash>,
+    /// The last index that counts, by term (R9).
+    pub fences: BTreeMap<Term, u64>,
     pub seats: BTreeMap<DeviceId, Seat>,
     pub gone: BTreeMap<(DeviceId, Nonce), Gone>,
     /// The index of the last checkpoint, 0 before the first.
     pub checkpoint: u64,
     /// Set while the last entry hands over.
-    pub heir: Option<DeviceId>,
+    pub heir: Option<Heir>,
     pub closed: bool,
 }
 
@@ -112,6 +147,11 @@ impl Roster {
             quorum: *quorum,
             name: name.clone(),
             term: first,
+            claimed: 1,
+            changed: 1,
+            former: None,
+            voided: BTreeSet::new(),
+            fences: BTreeMap::new(),
             leader: Sender {
                 user: author.clone(),
                 device,
@@ -124,48 +164,6 @@ impl Roster {
         })
     }
 
-    /// Whether `entry` may follow. Its place in the chain and its signature are the chain's
-    /// business.
-    pub(super) fn allows(&self, entry: &Entry, verifier: &dyn Verifier) -> bool {
-        let Draft { term, author, .. } = &entry.draft;
-        let device = entry.key.device();
-        if self.closed || term.claimant != device {
-            return false;
-        }
-        if entry.draft.op == Op::Claim {
-            return self.seats.get(&device).is_some_and(|seat| {
-                self.heir == Some(device)
-                    && seat.user == *author
-                    && term.majority
-                    && term.seniority == seat.seniority
-                    && term.round > self.term.round
-                    && term.round - self.term.round <= MAX_JUMP
-            });
-        }
-        let by_leader = device == self.leader.device
-            && *author == self.leader.user
-            && *term == self.term
-            && self.heir.is_none();
-        if !by_leader && !planted("group-entry-by-anyone") {
-            return false;
-        }
-        match &entry.draft.op {
-            Op::Genesis { .. } | Op::Claim => false,
-            Op::Admit(list) => !list.is_empty() && self.seats.len() + list.len() <= MAX_ROSTER,
-            Op::Kick { user, .. } => *user != self.leader.user,
-            Op::Left(proof) => {
-                let (leaver, nonce) = proof.instance();
-                let sits = self.seats.get(&leaver).is_some_and(|s| s.nonce == nonce);
-                // G2: the leader goes last.
-                let last = leaver != self.leader.device || self.seats.len() == 1;
-                sits && last && proof.holds(entry.draft.group, verifier)
-            }
-            Op::Handover { to } => *to != self.leader.device && self.seats.contains_key(to),
-            Op::Meta { .. } => true,
-            Op::Checkpoint { state } => *state == self.digest(),
-        }
-    }
-
     /// Applies an entry that [`Roster::allows`].
     pub(super) fn apply(&mut self, entry: &Entry) -> Vec<News> {
         let Draft {
@@ -173,9 +171,13 @@ impl Roster {
             index,
             op,
             author,
+            at,
             ..
         } = &entry.draft;
         self.heir = None;
+        if op.changes_roster() {
+            self.changed = *index;
+        }
         let by = |change| vec![(author.clone(), change)];
         match op {
             Op::Genesis { .. } => by(Change::Created),
@@ -217,34 +219,48 @@ impl Roster {
                 } else {
                     usize::MAX
                 };
-                let devices: Vec<_> = self.devices(user).take(most).collect();
-                for device in &devices {
-                    self.remove(*device, *index, Way::Kicked);
-                }
-                for instance in instances {
-                    let sits = self.seats.get(&instance.0);
-                    if sits.is_none_or(|seat| seat.nonce != instance.1) {
-                        self.gone.entry(*instance).or_insert_with(|| Gone {
-                            user: user.clone(),
-                            since: *index,
-                            until: *index,
-                            way: Way::Kicked,
-                        });
+                let mut removed = false;
+                for (device, nonce) in instances.iter().take(most) {
+                    if self.sits(*device, *nonce) {
+                        self.remove(*device, *index, Way::Kicked);
+                        removed = true;
+                        continue;
                     }
+                    // Its applicant needs a final answer, and its copies must not come in.
+                    let gone = Gone {
+                        user: user.clone(),
+                        since: *index,
+                        until: *index,
+                        way: Way::Kicked,
+                    };
+                    self.gone.entry((*device, *nonce)).or_insert(gone);
+                }
+                if !removed {
+                    mark("group-kick-of-nobody");
+                    return Vec::new();
                 }
                 by(Change::Kicked {
                     user: user.clone(),
                     reason: reason.clone(),
                 })
             }
-            Op::Left(proof) => {
-                let device = proof.instance().0;
+            Op::Left { proof, user } => {
+                let (device, nonce) = proof.instance();
                 let mut news = Vec::new();
                 if planted("group-left-ignored") {
                     return news;
                 }
-                if let Some(user) = self.remove(device, *index, Way::Left) {
-                    news.push((user.clone(), Change::Left { user }));
+                if self.sits(device, nonce) {
+                    self.remove(device, *index, Way::Left);
+                    news.push((user.clone(), Change::Left { user: user.clone() }));
+                } else {
+                    let gone = Gone {
+                        user: user.clone(),
+                        since: *index,
+                        until: *index,
+                        way: Way::Left,
+                    };
+                    self.gone.entry((device, nonce)).or_insert(gone);
                 }
                 if self.seats.is_empty() {
                     self.closed = true;
@@ -252,18 +268,53 @@ impl Roster {
                 }
                 news
             }
-            Op::Claim => {
+            Op::Claim(warrant) => {
+                let device = term.claimant;
+                let how = if device == self.leader.device {
+                    Passing::Renewed
+                } else if *warrant == Warrant::Handover {
+                    Passing::HandedOver
+                } else {
+                    Passing::Succeeded {
+                        majority: term.majority,
+                    }
+                };
+                let deposed = self.former.take().filter(|former| !former.orderly);
+                self.former = Some(Former {
+                    deposed: deposed.map(|former| former.leader.device),
+                    term: self.term,
+                    last: index - 1,
+                    leader: self.leader.clone(),
+                    orderly: matches!(how, Passing::Renewed | Passing::HandedOver),
+                    at: *at,
+                });
                 self.term = *term;
+                self.claimed = *index;
                 self.leader = Sender {
                     user: author.clone(),
-                    device: term.claimant,
+                    device,
                 };
-                by(Change::Leader {
-                    user: author.clone(),
-                })
+                let user = author.clone();
+                by(Change::Leader { user, how })
             }
-            Op::Handover { to } => {
-                self.heir = Some(*to);
+            Op::Handover { to, agreed } => {
+                self.heir = Some(Heir {
+                    device: *to,
+                    agreed: *agreed,
+                });
+                Vec::new()
+            }
+            Op::Void { kick } => {
+                if self.voided.len() < MAX_VOIDED {
+                    self.voided.insert(*kick);
+                }
+                Vec::new()
+            }
+            Op::Fence { term, last } => {
+                self.fences.insert(*term, *last);
+                if self.fences.len() > MAX_FENCES {
+                    self.fences.pop_first();
+                }
                 Vec::new()
             }
             Op::Meta { name } => {
@@ -277,16 +328,17 @@ impl Roster {
         }
     }
 
-    fn remove(&mut self, device: DeviceId, until: u64, way: Way) -> Option<UserId> {
-        let seat = self.seats.remove(&device)?;
+    fn remove(&mut self, device: DeviceId, until: u64, way: Way) {
+        let Some(seat) = self.seats.remove(&device) else {
+            return;
+        };
         let gone = Gone {
-            user: seat.user.clone(),
+            user: seat.user,
             since: seat.seniority.index,
             until,
             way,
         };
         self.gone.insert((device, seat.nonce), gone);
-        Some(seat.user)
     }
 
     /// The devices of `user` that are in.
@@ -298,6 +350,17 @@ impl Roster {
     /// True when this very instance is in.
     pub(super) fn sits(&self, device: DeviceId, nonce: Nonce) -> bool {
         self.seats.get(&device).is_some_and(|s| s.nonce == nonce)
+    }
+
+    /// True when this very instance was in, or was kept out, and never comes back.
+    pub(super) fn went(&self, device: DeviceId, nonce: Nonce) -> bool {
+        self.gone.contains_key(&(device, nonce))
+    }
+
+    /// True when an order of this term that the log does not hold counts no more (R9). Such an
+    /// order lies beyond its last index, or its leader signed two for one place.
+    pub(super) fn is_fenced(&self, term: &Term) -> bool {
+        self.fences.contains_key(term) && !planted("group-fence-ignored")
     }
 
     /// The past memberships of a device.
@@ -316,53 +379,5 @@ impl Roster {
             since: seat.seniority.index,
         };
         seats.into_iter().map(member).collect()
-    }
-
-    /// Who leads when the leader goes (G3): the most senior other user, else the most senior
-    /// other device of its own.
-    pub(super) fn successor(&self) -> Option<Member> {
-        let mut others = self.members();
-        others.retain(|member| member.device != self.leader.device);
-        let other = others.iter().find(|member| member.user != self.leader.user);
-        other.or(others.first()).cloned()
-    }
-
-    /// A digest of everything that later entries depend on.
-    pub(super) fn digest(&self) -> Hash {
-        let mut hash = Sha256::new();
-        let text = |hash: &mut Sha256, text: &str| {
-            hash.update((text.len() as u64).to_le_bytes());
-            hash.update(text.as_bytes());
-        };
-        let seniority = |hash: &mut Sha256, s: &Seniority| {
-            hash.update(s.round.to_le_bytes());
-            hash.update(s.index.to_le_bytes());
-            hash.update([s.place]);
-        };
-        hash.update(b"chat/v1/group-state\0");
-        hash.update([self.policy, self.quorum]);
-        text(&mut hash, self.name.as_str());
-        hash.update(self.term.round.to_le_bytes());
-        hash.update([u8::from(self.term.majority)]);
-        seniority(&mut hash, &self.term.seniority);
-        hash.update(self.term.claimant.0);
-        text(&mut hash, self.leader.user.as_str());
-        hash.update((self.seats.len() as u64).to_le_bytes());
-        for (device, seat) in &self.seats {
-            hash.update(device.0);
-            hash.update(seat.nonce);
-            text(&mut hash, seat.user.as_str());
-            seniority(&mut hash, &seat.seniority);
-        }
-        hash.update((self.gone.len() as u64).to_le_bytes());
-        for ((device, nonce), gone) in &self.gone {
-            hash.update(device.0);
-            hash.update(nonce);
-            text(&mut hash, gone.user.as_str());
-            hash.update(gone.since.to_le_bytes());
-            hash.update(gone.until.to_le_bytes());
-            hash.update([gone.way as u8]);
-        }
-        hash.finalize().into()
     }
 }

@@ -1,12 +1,16 @@
-//! What the store keeps: one row per group, one per waiting applicant, one per log entry.
+//! What the store keeps.
 //!
-//! `Groups`: the group id → [`Record`]; group id ‖ request id → [`Waiting`]. `Chain`: group id ‖
-//! index, big-endian → the entry as signed. Guarantees: key order is the order of restoring.
+//! `Groups`: the group id → [`Record`], with the promise; group id ‖ tag ‖ name → what is not yet
+//! settled in the log: `i` an invitation to us, `j` a request → [`Waiting`], `k` a kick by its hash, `l` a leave by its
+//! instance, `o` an abandoned branch by its last hash. `Chain`: group id ‖ index, big-endian → the
+//! entry as signed. Guarantee: key order is the order of restoring.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Nonce, from_bytes, to_bytes};
+use super::proof::LeftProof;
+use super::term::Hash;
 use crate::id::{DeviceId, GroupId, RequestId, UserId};
 use crate::time::UnixMillis;
 
@@ -23,6 +27,28 @@ pub(super) struct Record {
     pub offer: Option<(String, u64)>,
     /// The number of the offer that we accepted, until the lead passes.
     pub accepted: Option<u64>,
+    /// Our last promise to a candidate, ourselves included.
+    pub promised: Promise,
+    /// Another branch replaced a part of our log once, so its indexes were given twice.
+    pub forked: bool,
+    /// Kicks of ours, the leader, that wait for the change before them.
+    pub wanted: Vec<WantedKick>,
+}
+
+/// The highest round that we promised, and for whom. A greater one replaces it, nothing lowers it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Promise {
+    pub round: u64,
+    pub candidate: [u8; 32],
+    pub base: Hash,
+}
+
+/// Whom to remove next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WantedKick {
+    pub user: String,
+    pub instances: Vec<([u8; 32], Nonce)>,
+    pub reason: String,
 }
 
 /// A join request of ours.
@@ -63,6 +89,8 @@ pub(super) struct Waiting {
     pub nonce: Nonce,
     pub note: String,
     pub since: UnixMillis,
+    /// A leader let it in already: on an abandoned branch, or we did and the log is not ready.
+    pub granted: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,6 +100,7 @@ struct WaitingRow {
     nonce: Nonce,
     note: String,
     since: u64,
+    granted: bool,
 }
 
 /// A row of the `Groups` table.
@@ -79,6 +108,13 @@ struct WaitingRow {
 pub(super) enum GroupRow {
     Own(GroupId, Record),
     Join(GroupId, RequestId, Waiting),
+    /// A kick, as signed.
+    Kick(GroupId, Bytes),
+    Left(GroupId, LeftProof, UserId),
+    /// An invitation to us.
+    Ticket(GroupId, Vec<u8>),
+    /// The entries of an abandoned branch, as signed.
+    Orphan(GroupId, Hash, Vec<Bytes>),
 }
 
 impl Record {
@@ -95,6 +131,7 @@ impl Waiting {
             nonce: self.nonce,
             note: self.note.clone(),
             since: self.since.0,
+            granted: self.granted,
         })
     }
 }
@@ -103,8 +140,37 @@ pub(super) fn group_key(group: GroupId) -> Bytes {
     Bytes::copy_from_slice(&group.0)
 }
 
+pub(super) fn ticket_key(group: GroupId) -> Vec<u8> {
+    tagged(group, b'i', &[])
+}
+
+fn tagged(group: GroupId, tag: u8, name: &[u8]) -> Vec<u8> {
+    [&group.0[..], &[tag], name].concat()
+}
+
 pub(super) fn join_key(group: GroupId, request: RequestId) -> Vec<u8> {
-    [&group.0[..], &request.0].concat()
+    tagged(group, b'j', &request.0)
+}
+
+pub(super) fn kick_key(group: GroupId, kick: &Hash) -> Vec<u8> {
+    tagged(group, b'k', kick)
+}
+
+pub(super) fn left_key(group: GroupId, instance: &(DeviceId, Nonce)) -> Vec<u8> {
+    tagged(group, b'l', &[&instance.0.0[..], &instance.1].concat())
+}
+
+pub(super) fn left_row(proof: &LeftProof, user: &UserId) -> Vec<u8> {
+    [&proof.to_bytes()[..], user.as_str().as_bytes()].concat()
+}
+
+pub(super) fn orphan_key(group: GroupId, last: &Hash) -> Vec<u8> {
+    tagged(group, b'o', last)
+}
+
+pub(super) fn orphan_row(entries: &[Bytes]) -> Vec<u8> {
+    let entries: Vec<&[u8]> = entries.iter().map(|entry| &entry[..]).collect();
+    to_bytes(&entries)
 }
 
 pub(super) fn chain_key(group: GroupId, index: u64) -> Vec<u8> {
@@ -117,16 +183,35 @@ pub(super) fn read_group(key: &[u8], value: &[u8]) -> Option<GroupRow> {
     if rest.is_empty() {
         return Some(GroupRow::Own(group, from_bytes(value)?));
     }
-    let request = RequestId(rest.try_into().ok()?);
-    let row: WaitingRow = from_bytes(value)?;
-    let waiting = Waiting {
-        user: UserId::new(&row.user).ok()?,
-        device: DeviceId(row.device),
-        nonce: row.nonce,
-        note: row.note,
-        since: UnixMillis(row.since),
-    };
-    Some(GroupRow::Join(group, request, waiting))
+    let (tag, name) = rest.split_first()?;
+    match tag {
+        b'j' => {
+            let request = RequestId(name.try_into().ok()?);
+            let row: WaitingRow = from_bytes(value)?;
+            let waiting = Waiting {
+                user: UserId::new(&row.user).ok()?,
+                device: DeviceId(row.device),
+                nonce: row.nonce,
+                note: row.note,
+                since: UnixMillis(row.since),
+                granted: row.granted,
+            };
+            Some(GroupRow::Join(group, request, waiting))
+        }
+        b'i' if name.is_empty() => Some(GroupRow::Ticket(group, value.to_vec())),
+        b'k' => Some(GroupRow::Kick(group, Bytes::copy_from_slice(value))),
+        b'l' => {
+            let (proof, user) = value.split_at_checked(112)?;
+            let user = UserId::new(core::str::from_utf8(user).ok()?).ok()?;
+            Some(GroupRow::Left(group, LeftProof::from_bytes(proof)?, user))
+        }
+        b'o' => {
+            let entries: Vec<&[u8]> = from_bytes(value)?;
+            let entries = entries.into_iter().map(Bytes::copy_from_slice).collect();
+            Some(GroupRow::Orphan(group, name.try_into().ok()?, entries))
+        }
+        _ => None,
+    }
 }
 
 pub(super) fn read_chain_key(key: &[u8]) -> Option<(GroupId, u64)> {

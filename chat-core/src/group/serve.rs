@@ -1,13 +1,26 @@
-//! How much we answer to one device per second and group, so that a small request cannot make us
-//! flood (reliability 6: at most four answers per second and peer).
+//! The log for those who lack a part of it, and the part that we lack ourselves.
+//!
+//! Any holder serves, also one that is out or asks to come in: it may be the only one left. Members
+//! get everything, former members what came before they went. Who is unknown here but names an
+//! entry of the log proves that it was let in on another branch; it is served, and asked for that
+//! branch. At most [`RATE`] answers per second, peer and group, so that a small request cannot make
+//! us flood.
 //!
 //! Bound: [`MAX_PEERS`] devices; beyond it newcomers get nothing until the second is over.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use crate::id::{DeviceId, GroupId};
-use crate::time::Timestamp;
+use super::chain::Chain;
+use super::{Groups, Timer};
+use crate::channel::Channel;
+use crate::effect::Outgoing;
+use crate::id::{DeviceId, GroupId, UserId};
+use crate::identity::Sender;
+use crate::probe::mark;
+use crate::time::{Now, Timestamp};
+use crate::wire::BoundedVec;
+use crate::wire::group::Fetch;
 
 /// Answers per second to one device in one group.
 pub(super) const RATE: u32 = 4;
@@ -35,5 +48,143 @@ impl Served {
         let count = self.count.entry(peer).or_default();
         *count += 1;
         *count <= RATE
+    }
+}
+
+/// Quiet beats after which a member asks around.
+const QUIET: u32 = 3;
+
+impl Groups {
+    /// Serves the log from the newest place that both hold.
+    pub(super) fn handle_fetch(&mut self, from: &Sender, fetch: &Fetch, now: Now) {
+        let id = GroupId(fetch.group);
+        let Some(chain) = self.chain(id) else {
+            return;
+        };
+        let seat = chain.roster.seats.get(&from.device);
+        let until = if seat.is_some_and(|seat| seat.user == from.user) {
+            Some(chain.index())
+        } else {
+            let past = chain.roster.past(from.device);
+            let own = past.filter(|gone| gone.user == from.user);
+            own.map(|gone| gone.until).max()
+        };
+        let common = chain.common(&fetch.have);
+        let known = until.is_some();
+        // The first entry is no proof: its hash is the name of the group.
+        let until = until.or((common > 1).then(|| chain.index()));
+        let Some(until) = until else {
+            mark("group-fetch-by-stranger");
+            return;
+        };
+        let newest = fetch.have.iter().map(|place| place.index).max();
+        let behind =
+            newest.is_some_and(|index| index > chain.index() || (!known && index > common));
+        if !known {
+            mark("group-serves-another-branch");
+        }
+        self.repeat_own_leave(id, from);
+        let Some(chain) = self.chain(id) else {
+            return;
+        };
+        let page = (common < until).then(|| chain.page(common + 1, until));
+        if behind {
+            self.want(id, &from.user, now);
+        }
+        if let Some(page) = page
+            && self.served.admit(id, from.device, now.mono)
+        {
+            self.mail(&from.user, page);
+        }
+    }
+
+    /// Wants what `user` holds beyond our head. Members before strangers; bounded in rate.
+    pub(super) fn want(&mut self, id: GroupId, user: &UserId, now: Now) {
+        if !self.up || !self.follows(id) {
+            return;
+        }
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        let sits = |user: &UserId| {
+            let chain = group.chain.as_ref();
+            chain.is_some_and(|chain| chain.roster.devices(user).next().is_some())
+        };
+        let pending = self.timers.due(&(id, Timer::Fetch)).is_some();
+        if pending
+            && group
+                .source
+                .as_ref()
+                .is_some_and(|held| sits(held) && !sits(user))
+        {
+            return;
+        }
+        group.source = Some(user.clone());
+        if pending {
+            return;
+        }
+        let gap = self.config.beat / 10;
+        let wait = group.fetched.map_or(Duration::ZERO, |at| {
+            gap.saturating_sub(now.mono.saturating_since(at))
+        });
+        if wait.is_zero() {
+            self.fetch(id, now);
+        } else {
+            self.after(id, Timer::Fetch, wait, gap, now);
+        }
+    }
+
+    /// Asks the chosen source.
+    pub(super) fn fetch(&mut self, id: GroupId, now: Now) {
+        let source = self.groups.get_mut(&id).and_then(|g| g.source.take());
+        if let Some(user) = source.filter(|_| self.up && self.follows(id)) {
+            self.send_fetch(id, &user, now);
+        }
+    }
+
+    pub(super) fn send_fetch(&mut self, id: GroupId, user: &UserId, now: Now) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        group.fetched = Some(now.mono);
+        let fetch = group.chain.as_ref().map_or_else(
+            || Fetch {
+                group: id.0,
+                have: BoundedVec::default(),
+            },
+            Chain::have,
+        );
+        let frame = Outgoing::ephemeral(Channel::Inbox(user.clone()), fetch);
+        self.effects.send(frame.gated());
+    }
+
+    /// A member that heard no leader for a while asks it and one other, so that entries spread
+    /// also while nobody beats.
+    pub(super) fn sync(&mut self, id: GroupId, now: Now) {
+        let beat = self.config.beat;
+        let Some(group) = self.groups.get(&id) else {
+            return;
+        };
+        let Some(chain) = group.inside(&self.me).filter(|_| self.up) else {
+            return;
+        };
+        let quiet = group
+            .heard
+            .is_none_or(|at| now.mono.saturating_since(at) >= beat * QUIET);
+        let leader = chain.roster.leader.clone();
+        let mut others = group.visible();
+        others.retain(|m| m.device != self.me.device && m.device != leader.device);
+        self.after(id, Timer::Sync, beat * QUIET, beat, now);
+        if !quiet {
+            return;
+        }
+        if leader.device != self.me.device {
+            self.send_fetch(id, &leader.user, now);
+        }
+        let pick = usize::try_from(self.rng.below(others.len() as u64)).unwrap_or(0);
+        if let Some(other) = others.get(pick) {
+            mark("group-asks-around");
+            self.send_fetch(id, &other.user, now);
+        }
     }
 }

@@ -25,16 +25,68 @@ pub struct GroupView {
     pub name: GroupName,
     /// Who leads; `None` while we only asked to join.
     pub leader: Option<UserId>,
-    /// The members, most senior first.
+    /// The members, most senior first; without those whom a kick on an abandoned branch names.
     pub roster: Vec<Member>,
+    /// Those: the log still lists them.
+    pub hidden: Vec<Member>,
+    /// The device that leads.
+    pub leader_device: Option<DeviceId>,
     /// The round of the reigning term.
     pub round: u64,
+    /// A majority of the members stood behind it.
+    pub majority: bool,
     /// The head of the log.
     pub index: u64,
+    /// The hash of the head.
+    pub hash: [u8; 32],
+    /// The highest index known to be held by a majority under the reigning term. In a strict group
+    /// what lies at or below it is final.
+    pub committed: u64,
+    /// Who may take over.
+    pub policy: Policy,
+    /// How final a removal is.
+    pub guarantee: Guarantee,
+    /// Kicks, leaves and admissions of abandoned branches that the log does not show yet.
+    pub unsettled: usize,
     /// Join requests that wait for an answer; only the leader sees them.
     pub requests: Vec<JoinRequest>,
     /// Our own standing.
     pub mine: Membership,
+}
+
+impl GroupView {
+    /// A group of which nothing but our own part is known.
+    pub(super) fn unknown(group: GroupId, mine: Membership) -> Self {
+        Self {
+            group,
+            name: GroupName::new(&group.to_string()).expect("a group id is a short text"),
+            leader: None,
+            roster: Vec::new(),
+            hidden: Vec::new(),
+            leader_device: None,
+            round: 0,
+            majority: false,
+            index: 0,
+            hash: [0; 32],
+            committed: 0,
+            policy: Policy::default(),
+            guarantee: Guarantee::Converging,
+            unsettled: 0,
+            requests: Vec::new(),
+            mine,
+        }
+    }
+}
+
+/// What an outside lease (a broker's compare-and-set) says of a group's leader. A hint: it may
+/// shorten the wait for a succession, safety never rests on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum LeaseHint {
+    /// This device holds it.
+    Held(DeviceId),
+    /// Nobody does, or the holder let it lapse.
+    Lost,
 }
 
 /// Our own standing in a group.
@@ -69,6 +121,94 @@ pub struct JoinRequest {
     pub note: String,
 }
 
+/// Who may take over a group whose leader is silent. Chosen when it is created, for good.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[non_exhaustive]
+pub enum Policy {
+    /// A few members suffice, so a group lives on while most are away. Two halves of a split broker
+    /// may each go on; when they meet again, kicks and leaves of both count.
+    #[default]
+    Available,
+    /// More than half of the members, also for every change of the roster. What was committed is
+    /// never lost; while no majority is there, people talk and nothing else changes. At most 201
+    /// members.
+    Strict,
+}
+
+impl Policy {
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Available => 1,
+            Self::Strict => 2,
+        }
+    }
+
+    pub(super) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Available),
+            2 => Some(Self::Strict),
+            _ => None,
+        }
+    }
+}
+
+/// What a group is created with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Rules {
+    /// Who may take over.
+    pub policy: Policy,
+    /// `Available`: how many members must stand behind a take-over, the new leader included; in a
+    /// roster of n never more than n − 1, never less than 1. Default 2.
+    pub quorum: u8,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            policy: Policy::Available,
+            quorum: 2,
+        }
+    }
+}
+
+impl Rules {
+    /// A majority decides.
+    pub fn strict() -> Self {
+        Self {
+            policy: Policy::Strict,
+            ..Self::default()
+        }
+    }
+}
+
+/// How final a removal is here (semantics 2.3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum Guarantee {
+    /// Eventual: after a split both halves' removals count, but meanwhile each half follows its own.
+    Converging,
+    /// Final once committed, and possible while a majority is reachable.
+    Led,
+    /// As `Led`, and the reigning leader also holds an outside lease.
+    Fenced,
+}
+
+/// How the lead passed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum Passing {
+    /// The leader before handed it over.
+    HandedOver,
+    /// The leader before was silent, or had to go; members supported the new one.
+    Succeeded {
+        /// More than half of them.
+        majority: bool,
+    },
+    /// The same leader under a greater term.
+    Renewed,
+}
+
 /// A change of the roster or the lead (G13).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -96,6 +236,8 @@ pub enum Change {
     Leader {
         /// To whom.
         user: UserId,
+        /// In which way.
+        how: Passing,
     },
     /// The name changed.
     Renamed {
@@ -178,6 +320,30 @@ pub enum GroupEvent {
         /// Who.
         by: UserId,
     },
+    /// Another branch of the log replaced a part of ours, because its term is greater (G6, G21).
+    /// What it decided instead follows as `Changed`. Kicks and leaves that were undone stay in
+    /// force; who had been let in is let in again without another answer; a name is lost.
+    Forked {
+        /// Where.
+        group: GroupId,
+        /// Who leads the branch that won.
+        leader: UserId,
+        /// The round of its term.
+        round: u64,
+        /// The last log index that both share.
+        common: u64,
+        /// What was undone, with its author, oldest first.
+        undone: Vec<(UserId, Change)>,
+    },
+    /// Somebody invites us (G15): `join` is then granted without a question.
+    Invited {
+        /// Where.
+        group: GroupId,
+        /// What it is called.
+        name: GroupName,
+        /// Who.
+        by: UserId,
+    },
     /// Proof that a leader signed two different entries for one place of the log. Everybody keeps
     /// the one with the lower hash.
     Equivocation {
@@ -201,6 +367,8 @@ impl GroupEvent {
             | Self::JoinSettled { group, .. }
             | Self::LeadOffered { group, .. }
             | Self::LeadDeclined { group, .. }
+            | Self::Forked { group, .. }
+            | Self::Invited { group, .. }
             | Self::Equivocation { group, .. } => *group,
         }
     }
@@ -271,6 +439,12 @@ pub enum GroupError {
     /// A leader that is cut off signs nothing (R6).
     #[error("the connection is down; try again when it is back")]
     Offline,
+    /// The leader of a strict group needs a majority in reach (R6).
+    #[error("no majority of the members is in reach; try again when they are back")]
+    NoMajority,
+    /// A strict group changes one thing at a time.
+    #[error("a majority has not confirmed the last change yet; try again when it has")]
+    NotCommitted,
     /// Nobody asks us to lead.
     #[error("nobody asks you to lead this group; wait for an offer")]
     NoOffer,

@@ -141,6 +141,14 @@ bodies! {
     Offer(group::Offer) = 0x47,
     /// See [`group::Removed`].
     Removed(group::Removed) = 0x48,
+    /// See [`group::Canvass`].
+    Canvass(group::Canvass) = 0x49,
+    /// See [`group::Support`].
+    Support(group::Support) = 0x4a,
+    /// See [`group::Refuse`].
+    Refuse(group::Refuse) = 0x4b,
+    /// See [`group::GroupInvite`].
+    GroupInvite(group::GroupInvite) = 0x4c,
 }
 
 impl Body {

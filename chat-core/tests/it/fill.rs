@@ -68,7 +68,8 @@ builders! {
     delivery::Data, delivery::Ack, delivery::Retired, delivery::Hello, delivery::Typing,
     presence::Presence, presence::Seek, presence::GroupCard,
     group::GroupBeat, group::GroupAck, group::Entries, group::Fetch, group::JoinReq,
-    group::JoinAnswer, group::Propose, group::Offer, group::Removed,
+    group::JoinAnswer, group::Propose, group::Offer, group::Removed, group::Canvass, group::Support,
+    group::Refuse, group::GroupInvite,
 }
 
 /// A value of `T`, or a panic when `T` must not be on the wire.

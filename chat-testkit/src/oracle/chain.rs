@@ -181,26 +181,25 @@ impl Fold {
                         .insert(*device, (user.clone(), *nonce, entry.index));
                 }
             }
-            Op::Kick(user, instances) => {
-                let theirs = self.members.iter().filter(|(_, seat)| seat.0 == *user);
-                let devices: Vec<_> = theirs.map(|(device, _)| *device).collect();
-                for device in devices {
-                    self.remove(device);
-                }
+            Op::Kick(_, instances) => {
                 for instance in instances {
-                    let sits = self
-                        .members
-                        .get(&instance.0)
-                        .is_some_and(|s| s.1 == instance.1);
-                    if !sits {
-                        self.gone.insert(*instance);
-                    }
+                    self.remove_instance(*instance);
                 }
             }
-            Op::Left(device, _) => self.remove(*device),
+            Op::Left(device, nonce) => self.remove_instance((*device, *nonce)),
             Op::Claim => self.leader = Some(entry.claimant),
             Op::Handover(to) => self.heir = Some(*to),
             Op::Other => {}
+        }
+    }
+
+    /// Who is not in stays out.
+    fn remove_instance(&mut self, instance: ([u8; 32], Nonce)) {
+        let seat = self.members.get(&instance.0);
+        if seat.is_some_and(|seat| seat.1 == instance.1) {
+            self.remove(instance.0);
+        } else {
+            self.gone.insert(instance);
         }
     }
 

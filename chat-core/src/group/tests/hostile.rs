@@ -1,8 +1,9 @@
 //! A stranger that sends everything there is: nothing that others signed changes.
 
-use super::super::*;
-use super::net::{Net, name};
+use super::super::{GroupId, Rng, serve};
+use super::net::Net;
 use crate::effect::Effect;
+use crate::wire::Body;
 use crate::wire::group::*;
 use crate::wire::{BoundedBytes, BoundedStr, BoundedVec};
 
@@ -11,6 +12,18 @@ fn frame(rng: &mut Rng, id: GroupId, known: &[Vec<u8>]) -> Body {
     let group = id.0;
     let (round, index) = (rng.below(4), rng.below(8));
     let hash = rng.bytes();
+    let head = Head {
+        term: Term {
+            round,
+            majority: index % 2 == 0,
+            since_round: 1,
+            since_index: 1,
+            since_place: 0,
+            claimant: rng.bytes(),
+        },
+        index,
+        hash,
+    };
     let bytes = match rng.below(3) {
         0 => rng.bytes::<200>().to_vec(),
         1 => known[rng.below(known.len() as u64) as usize].clone(),
@@ -22,20 +35,39 @@ fn frame(rng: &mut Rng, id: GroupId, known: &[Vec<u8>]) -> Body {
         }
     };
     let entry: BoundedBytes<MAX_ENTRY> = bytes.try_into().unwrap();
-    match rng.below(9) {
+    match rng.below(13) {
         0 => GroupBeat {
             group,
-            round,
-            index,
-            hash,
+            head,
             commit: index,
         }
         .into(),
-        1 => GroupAck {
+        1 => GroupAck { group, head }.into(),
+        9 => Canvass {
             group,
             round,
-            index,
-            hash,
+            base: head,
+        }
+        .into(),
+        10 => Support {
+            group,
+            round,
+            base: hash,
+            proof: BoundedBytes::try_from(rng.bytes::<96>().to_vec()).unwrap(),
+        }
+        .into(),
+        11 => Refuse {
+            group,
+            why: (index % 5) as u8,
+            head,
+            promised: round,
+            heard_ms: 0,
+        }
+        .into(),
+        12 => GroupInvite {
+            group,
+            name: BoundedStr::truncated("x"),
+            ticket: BoundedBytes::try_from(rng.bytes::<112>().to_vec()).unwrap(),
         }
         .into(),
         2 => Entries {
@@ -54,6 +86,7 @@ fn frame(rng: &mut Rng, id: GroupId, known: &[Vec<u8>]) -> Body {
             request: rng.bytes(),
             nonce: rng.bytes(),
             note: BoundedStr::default(),
+            ticket: BoundedBytes::default(),
             withdrawn: index == 0,
         }
         .into(),
@@ -61,6 +94,7 @@ fn frame(rng: &mut Rng, id: GroupId, known: &[Vec<u8>]) -> Body {
             group,
             request: rng.bytes(),
             answer: round as u8,
+            retry: 0,
             reason: BoundedStr::default(),
         }
         .into(),
@@ -83,7 +117,7 @@ fn frame(rng: &mut Rng, id: GroupId, known: &[Vec<u8>]) -> Body {
 #[test]
 fn ig12_a_stranger_changes_no_log_and_gets_few_answers() {
     let mut net = Net::new(&["ann", "bob", "eve"], 31);
-    let id = net.run(0, |g, now| g.create(&name("ops"), now)).unwrap();
+    let id = net.create();
     net.admit(0, 1, id);
     net.pass(10_000);
     let heads = [0, 1].map(|node| net.nodes[node].groups.chain(id).unwrap().head());

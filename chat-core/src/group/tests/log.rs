@@ -6,7 +6,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::chain::{Chain, SOFT_ENTRIES};
-use super::super::entry::{Admission, Draft, Entry, LeftProof, Op, Seniority, Term};
+use super::super::entry::{Draft, Entry};
+use super::super::op::{Admission, MAX_BATCH, MAX_DEVICES, Op, Warrant};
+use super::super::proof::LeftProof;
+use super::super::term::{Seniority, Term};
 use super::super::*;
 use super::net::{Fake, FakeVerifier, machine, name, user};
 use crate::identity::{DeviceKey, Ed25519, PublicKey};
@@ -37,7 +40,7 @@ fn first(signer: &dyn Signer) -> Entry {
         op: Op::Genesis {
             name: name("ops"),
             nonce: [1; 16],
-            policy: 1,
+            policy: Policy::Available,
             quorum: 2,
         },
         author: user("ann"),
@@ -107,7 +110,7 @@ fn ig12_only_what_the_reigning_leader_signed_is_taken() {
         &chain,
         Entry::sign(forged.clone(), &BOB).unwrap().bytes
     ));
-    forged.op = Op::Claim;
+    forged.op = Op::Claim(Warrant::Handover);
     forged.term.round += 1;
     forged.term.seniority = chain.roster.seats[&forged.term.claimant].seniority;
     assert!(!takes(&chain, Entry::sign(forged, &BOB).unwrap().bytes));
@@ -120,19 +123,49 @@ fn ig12_only_what_the_reigning_leader_signed_is_taken() {
     }
     // A leave that the leaver did not sign.
     let mut proof = LeftProof::sign(chain.group, [2; 16], &BOB);
-    assert!(takes(&chain, next(&chain, Op::Left(proof.clone()), &ANN)));
+    assert!(takes(
+        &chain,
+        next(
+            &chain,
+            Op::Left {
+                proof: proof.clone(),
+                user: user("bob")
+            },
+            &ANN
+        )
+    ));
     proof.signature.0[3] ^= 1;
-    assert!(!takes(&chain, next(&chain, Op::Left(proof), &ANN)));
+    assert!(!takes(
+        &chain,
+        next(
+            &chain,
+            Op::Left {
+                proof,
+                user: user("bob")
+            },
+            &ANN
+        )
+    ));
 }
 
 #[test]
 fn g2_the_log_lets_no_leader_leave_or_be_kicked_while_others_remain() {
     let chain = with_bob();
     let proof = LeftProof::sign(chain.group, [1; 16], &ANN);
-    assert!(!takes(&chain, next(&chain, Op::Left(proof), &ANN)));
+    assert!(!takes(
+        &chain,
+        next(
+            &chain,
+            Op::Left {
+                proof,
+                user: user("ann")
+            },
+            &ANN
+        )
+    ));
     let kick = Op::Kick {
         user: user("ann"),
-        instances: Vec::new(),
+        instances: vec![(ANN.public_key().device(), [1; 16])],
         reason: String::new(),
     };
     assert!(!takes(&chain, next(&chain, kick, &ANN)));
@@ -142,7 +175,13 @@ fn g2_the_log_lets_no_leader_leave_or_be_kicked_while_others_remain() {
 fn g12_an_instance_that_went_never_returns() {
     let mut chain = with_bob();
     let proof = LeftProof::sign(chain.group, [2; 16], &BOB);
-    for op in [Op::Left(proof), let_in("bob", &BOB, 2)] {
+    for op in [
+        Op::Left {
+            proof,
+            user: user("bob"),
+        },
+        let_in("bob", &BOB, 2),
+    ] {
         let entry = next(&chain, op, &ANN);
         chain.accept(&[entry], &FakeVerifier);
     }
@@ -160,10 +199,10 @@ fn g12_an_instance_that_went_never_returns() {
 fn g18_after_a_hand_over_only_the_heir_may_go_on() {
     let mut chain = with_bob();
     let to = BOB.public_key().device();
-    let over = next(&chain, Op::Handover { to }, &ANN);
+    let over = next(&chain, Op::Handover { to, agreed: true }, &ANN);
     chain.accept(&[over], &FakeVerifier);
     assert!(!takes(&chain, next(&chain, meta("x"), &ANN)));
-    let mut claim = draft(&chain, Op::Claim);
+    let mut claim = draft(&chain, Op::Claim(Warrant::Handover));
     claim.author = user("bob");
     claim.term = Term {
         round: 2,
@@ -298,7 +337,10 @@ fn real_keys_sign_and_restore_a_log() {
     assert!(chain.accept(&[forged], &Ed25519).from.is_none());
     let admit = next(&chain, let_in("bob", &bob, 2), &ann);
     chain.accept(&[admit], &Ed25519);
-    let left = Op::Left(LeftProof::sign(chain.group, [2; 16], &bob));
+    let left = Op::Left {
+        proof: LeftProof::sign(chain.group, [2; 16], &bob),
+        user: user("bob"),
+    };
     let left = next(&chain, left, &ann);
     assert_eq!(chain.accept(&[left], &Ed25519).from, Some(3));
     let mut again = Chain::begin(chain.bytes(1).unwrap(), chain.group).unwrap();
@@ -318,9 +360,9 @@ fn the_largest_batch_fits_an_entry() {
         device: DeviceId([i as u8; 32]),
         nonce: [i as u8; 16],
     };
-    let batch = Op::Admit((0..entry::MAX_BATCH).map(one).collect());
+    let batch = Op::Admit((0..MAX_BATCH).map(one).collect());
     assert!(takes(&chain, next(&chain, batch, &ANN)));
-    let instances = (0..entry::MAX_DEVICES)
+    let instances = (0..MAX_DEVICES)
         .map(|i| (DeviceId([i as u8; 32]), [i as u8; 16]))
         .collect();
     let kick = Op::Kick {

@@ -5,4 +5,6 @@ mod log;
 mod net;
 mod rules;
 mod runs;
+mod storm;
+mod succession;
 mod transcripts;

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::super::chain::{Chain, Head};
-use super::super::entry::{Entry, Hash, Op, Term};
-use super::super::{GroupEvent, Groups, Membership};
+use super::super::chain::Chain;
+use super::super::entry::Entry;
+use super::super::op::Op;
+use super::super::term::{Hash, Head, Term};
+use super::super::{GroupEvent, Groups, Membership, Policy, Rules, Way};
 use crate::channel::Channel;
 use crate::config::GroupConfig;
 use crate::effect::{Effect, Outgoing, Row, RowOp, Table};
-use crate::id::{GroupId, GroupName, UserId};
+use crate::id::{DeviceId, GroupId, GroupName, UserId};
 use crate::identity::{PublicKey, Sender, Signature, Signer, Verifier};
 use crate::rng::Rng;
 use crate::time::{Now, Timestamp, UnixMillis};
@@ -82,6 +84,9 @@ pub(super) struct Node {
     lives: u64,
     heads: BTreeMap<GroupId, Head>,
     durable: BTreeMap<GroupId, Head>,
+    /// Instances whose kick it applied, and those of them whose kick is durable.
+    kicked: BTreeSet<(DeviceId, [u8; 16])>,
+    kicked_durably: BTreeSet<(DeviceId, [u8; 16])>,
 }
 
 struct Flight {
@@ -95,6 +100,8 @@ pub(super) struct Net {
     pub nodes: Vec<Node>,
     pub now: Timestamp,
     pub rng: Rng,
+    /// What groups are created with.
+    pub rules: Rules,
     /// Per cent.
     pub loss: u64,
     pub duplicates: u64,
@@ -104,6 +111,10 @@ pub(super) struct Net {
     pub prompt: bool,
     /// What was sent, beats and reports of heads left out.
     pub trace: Vec<String>,
+    /// Pairs between which nothing passes, in this direction.
+    pub cut: BTreeSet<(usize, usize)>,
+    /// IG7: heads that a strict group committed.
+    committed: Vec<Head>,
     flights: BTreeMap<(Timestamp, u64), Flight>,
     sent: u64,
     places: BTreeMap<(GroupId, Term, u64), Hash>,
@@ -134,11 +145,14 @@ impl Net {
             nodes: Vec::new(),
             now: Timestamp::from_secs(1),
             rng: Rng::from_seed([seed as u8; 32]).child(&seed.to_string()),
+            rules: Rules::default(),
             loss: 0,
             duplicates: 0,
             delay: 20,
             prompt: true,
             trace: Vec::new(),
+            cut: BTreeSet::new(),
+            committed: Vec::new(),
             flights: BTreeMap::new(),
             sent: 0,
             places: BTreeMap::new(),
@@ -166,6 +180,8 @@ impl Net {
                 lives: seed,
                 heads: BTreeMap::new(),
                 durable: BTreeMap::new(),
+                kicked: BTreeSet::new(),
+                kicked_durably: BTreeSet::new(),
             });
         }
         for node in 0..net.nodes.len() {
@@ -235,6 +251,14 @@ impl Net {
         let node = &mut self.nodes[at];
         if node.alive {
             node.durable = node.heads.clone();
+            node.kicked_durably = node.kicked.clone();
+            let commits = node.groups.groups.values().filter_map(|group| {
+                let chain = group.leading(&node.me)?;
+                let strict = chain.roster.policy == Policy::Strict;
+                (strict && group.committed > 0).then(|| chain.place(group.committed))?
+            });
+            self.committed.extend(commits);
+            self.committed.dedup();
         }
     }
 
@@ -263,10 +287,23 @@ impl Net {
             return;
         };
         let head = chain.head();
+        let roster = &chain.roster;
+        for member in node.groups.groups[&id].visible() {
+            let instance = (member.device, roster.seats[&member.device].nonce);
+            let back = node.kicked.contains(&instance)
+                && roster.leader.device != member.device
+                && roster.voided.is_empty();
+            assert!(!back, "IG4: {} sees {} again", node.me.user, member.user);
+        }
         let last = node.heads.insert(id, head);
         if last == Some(head) {
             return;
         }
+        let gone = roster
+            .gone
+            .iter()
+            .filter(|(_, gone)| gone.way == Way::Kicked);
+        node.kicked.extend(gone.map(|(instance, _)| *instance));
         assert!(
             last.is_none_or(|last| last <= head),
             "IG2: {}",
@@ -279,6 +316,10 @@ impl Net {
             .map(|(device, seat)| (*device, seat.nonce))
             .collect();
         assert_eq!(seats, fold(chain), "IG3: {}", node.me.user);
+        for head in &self.committed {
+            let lost = chain.head() > *head && !chain.holds(head.index, &head.hash);
+            assert!(!lost, "IG7: {} lost {}", node.me.user, head.index);
+        }
         let digest = chain.roster.digest();
         let held = *self.rosters.entry((id, chain.hash())).or_insert(digest);
         assert_eq!(held, digest, "IG3: one head, one roster");
@@ -302,7 +343,7 @@ impl Net {
                 Channel::Group(_) => true,
                 other => panic!("group frames do not travel on {other:?}"),
             };
-            if !reached || to == at {
+            if !reached || to == at || self.cut.contains(&(at, to)) {
                 continue;
             }
             let copies = 1 + u64::from(self.rng.below(100) < self.duplicates);
@@ -373,6 +414,20 @@ impl Net {
         self.run(node, Groups::handle_down);
     }
 
+    /// Nothing passes between the sides; all stay connected.
+    pub(super) fn split(&mut self, sides: &[&[usize]]) {
+        for (i, side) in sides.iter().enumerate() {
+            for (j, other) in sides.iter().enumerate() {
+                if i != j {
+                    let pairs = side
+                        .iter()
+                        .flat_map(|a| other.iter().map(move |b| (*a, *b)));
+                    self.cut.extend(pairs);
+                }
+            }
+        }
+    }
+
     /// What was not flushed is lost.
     pub(super) fn crash(&mut self, node: usize) {
         let node = &mut self.nodes[node];
@@ -388,6 +443,7 @@ impl Net {
         node.groups = machine(&node.me, &node.signer, &node.config, node.lives);
         // IG2 across a crash: what was durable is the least that it starts with.
         node.heads = node.durable.clone();
+        node.kicked = node.kicked_durably.clone();
         for ((table, key), value) in &node.disk {
             let row = Row {
                 table: *table,
@@ -423,9 +479,16 @@ impl Net {
         self.pass(3_000);
     }
 
+    /// A group that node 0 leads.
+    pub(super) fn create(&mut self) -> GroupId {
+        let rules = self.rules;
+        self.run(0, |g, now| g.create(&name("ops"), rules, now))
+            .unwrap()
+    }
+
     /// A group led by node 0 with all others in it.
     pub(super) fn full(&mut self) -> GroupId {
-        let id = self.run(0, |g, now| g.create(&name("ops"), now)).unwrap();
+        let id = self.create();
         for joiner in 1..self.nodes.len() {
             self.admit(0, joiner, id);
         }
@@ -441,6 +504,19 @@ fn spell(frame: &Outgoing) -> Option<String> {
     };
     let what = match &frame.body {
         Body::GroupBeat(_) | Body::GroupAck(_) => return None,
+        Body::Canvass(canvass) => format!("I want to lead in round {}", canvass.round),
+        Body::Support(support) => format!("support in round {}", support.round),
+        Body::Refuse(refuse) => {
+            let word = [
+                "?",
+                "mine is greater",
+                "the leader lives",
+                "promised",
+                "who are you",
+            ];
+            format!("refusal: {}", word[usize::from(refuse.why)])
+        }
+        Body::GroupInvite(_) => "join us".to_owned(),
         Body::Entries(page) => {
             let one = |bytes: &[u8]| {
                 let entry = Entry::open(&Bytes::copy_from_slice(bytes)).unwrap();
@@ -470,8 +546,8 @@ fn spell(frame: &Outgoing) -> Option<String> {
 }
 
 /// The roster by a second, separately written fold.
-fn fold(chain: &Chain) -> BTreeSet<(crate::id::DeviceId, [u8; 16])> {
-    let mut seats: BTreeMap<crate::id::DeviceId, (UserId, [u8; 16])> = BTreeMap::new();
+fn fold(chain: &Chain) -> BTreeSet<(DeviceId, [u8; 16])> {
+    let mut seats: BTreeMap<DeviceId, (UserId, [u8; 16])> = BTreeMap::new();
     let mut burnt = BTreeSet::new();
     let mut leader = None;
     for index in 1..=chain.index() {
@@ -482,7 +558,7 @@ fn fold(chain: &Chain) -> BTreeSet<(crate::id::DeviceId, [u8; 16])> {
                 leader = Some(device);
                 seats.insert(device, (entry.draft.author, nonce));
             }
-            Op::Claim => leader = Some(device),
+            Op::Claim(_) => leader = Some(device),
             Op::Admit(list) => {
                 for one in list {
                     let own = (one.device, one.nonce);
@@ -496,17 +572,20 @@ fn fold(chain: &Chain) -> BTreeSet<(crate::id::DeviceId, [u8; 16])> {
                     }
                 }
             }
-            Op::Kick {
-                user, instances, ..
-            } => {
-                burnt.extend(instances);
-                seats.retain(|_, (who, _)| *who != user);
+            Op::Kick { instances, .. } => {
+                burnt.extend(instances.iter().copied());
+                seats.retain(|device, (_, nonce)| !instances.contains(&(*device, *nonce)));
             }
-            Op::Left(proof) => {
-                burnt.insert(proof.instance());
-                seats.remove(&proof.instance().0);
+            Op::Left { proof, .. } => {
+                let (device, nonce) = proof.instance();
+                burnt.insert((device, nonce));
+                seats.retain(|of, (_, held)| (*of, *held) != (device, nonce));
             }
-            Op::Handover { .. } | Op::Meta { .. } | Op::Checkpoint { .. } => {}
+            Op::Handover { .. }
+            | Op::Void { .. }
+            | Op::Fence { .. }
+            | Op::Meta { .. }
+            | Op::Checkpoint { .. } => {}
         }
     }
     seats

@@ -22,7 +22,7 @@ pub(super) fn random_run(seed: u64) {
         &random_config(),
     );
     let mut rng = Rng::from_seed([9; 32]).child(&seed.to_string());
-    let id = net.run(0, |g, now| g.create(&name("ops"), now)).unwrap();
+    let id = net.create();
     net.loss = rng.below(30);
     net.duplicates = rng.below(30);
     net.delay = 1 + rng.below(4_000);

@@ -84,7 +84,9 @@ impl World {
         let request = request.unwrap_or(RequestId([0; 16]));
         let (first, text) = rest.split_once(' ').unwrap_or((rest, ""));
         match verb {
-            "create" => self.id = net.run(node, |g, now| g.create(&name(rest), now))?,
+            "create" => {
+                self.id = net.run(node, |g, now| g.create(&name(rest), Rules::default(), now))?
+            }
             "join" => drop(net.run(node, |g, now| g.join(id, rest, now))?),
             "withdraw" => net.run(node, |g, now| g.withdraw(id, now))?,
             "approve" => net.run(node, |g, now| g.approve(id, request, now))?,
@@ -141,6 +143,14 @@ fn tell(event: &GroupEvent) -> String {
         GroupEvent::JoinSettled { .. } => "JoinSettled".to_owned(),
         GroupEvent::LeadOffered { by, .. } => format!("LeadOffered by {by}"),
         GroupEvent::LeadDeclined { by, .. } => format!("LeadDeclined by {by}"),
+        GroupEvent::Forked {
+            leader,
+            round,
+            common,
+            undone,
+            ..
+        } => format!("Forked after {common}: {leader} leads in round {round}, undone {undone:?}"),
+        GroupEvent::Invited { by, name, .. } => format!("Invited by {by} to {name}"),
         GroupEvent::Equivocation { leader, .. } => format!("Equivocation by {leader}"),
     }
 }

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use chat_core::channel::Channel;
 use chat_core::config::GroupConfig;
 use chat_core::effect::{Effect, Outgoing, Row, RowOp, Table};
-use chat_core::group::{GroupView, Groups, Member, Membership};
+use chat_core::group::{GroupView, Groups, Member, Membership, Rules};
 use chat_core::id::{GroupId, GroupName};
 use chat_core::identity::{Sender, Signer, Verifier};
 use chat_core::rng::Rng;
 use chat_core::time::{Now, Timestamp, UnixMillis};
+use chat_core::wire::group::Head;
 use chat_core::wire::{Body, BoundedVec};
 
 use super::Script;
@@ -105,7 +106,7 @@ pub(crate) fn chain_merge(bytes: &[u8]) {
     let name = GroupName::new("club").expect("a valid name");
     play.group = play.machines[0]
         .groups
-        .create(&name, now)
+        .create(&name, Rules::default(), now)
         .expect("the first group");
     for machine in &mut play.machines[1..] {
         machine
@@ -356,16 +357,25 @@ fn hurt(body: &mut Body, script: &mut Script<'_>) {
             entries.entries = BoundedVec::take_from(list);
         }
         Body::GroupBeat(beat) => {
-            beat.round = beat.round.wrapping_add(u64::from(script.byte() % 3));
-            beat.index = beat
-                .index
-                .wrapping_add(u64::from(script.byte() % 3))
-                .wrapping_sub(1);
-            beat.hash[0] ^= script.byte();
+            hurt_head(&mut beat.head, script);
+            beat.commit = beat.commit.wrapping_add(u64::from(script.byte() % 3));
         }
         Body::GroupAck(ack) => {
-            ack.index = ack.index.wrapping_add(u64::from(script.byte()));
-            ack.round = ack.round.wrapping_sub(u64::from(script.byte() % 2));
+            hurt_head(&mut ack.head, script);
+        }
+        Body::Canvass(canvass) => {
+            canvass.round = canvass.round.wrapping_add(u64::from(script.byte() % 3));
+            hurt_head(&mut canvass.base, script);
+        }
+        Body::Support(support) => {
+            support.round = support.round.wrapping_add(u64::from(script.byte() % 2));
+            let proof = script.hurt(&support.proof);
+            support.proof = proof.try_into().expect("it did not grow");
+        }
+        Body::Refuse(refuse) => {
+            refuse.why = script.byte() % 5;
+            refuse.promised = refuse.promised.wrapping_add(u64::from(script.byte()));
+            hurt_head(&mut refuse.head, script);
         }
         Body::Fetch(fetch) => {
             let mut have = std::mem::take(&mut fetch.have).into_inner();
@@ -387,4 +397,11 @@ fn hurt(body: &mut Body, script: &mut Script<'_>) {
         Body::Offer(offer) => offer.offer = offer.offer.wrapping_add(u64::from(script.byte() % 2)),
         _ => {}
     }
+}
+
+fn hurt_head(head: &mut Head, script: &mut Script<'_>) {
+    head.term.round = head.term.round.wrapping_add(u64::from(script.byte() % 3));
+    let index = head.index.wrapping_add(u64::from(script.byte() % 3));
+    head.index = index.wrapping_sub(1);
+    head.hash[0] ^= script.byte();
 }

@@ -2,7 +2,7 @@
 
 use chat_core::Event;
 use chat_core::event::GroupEvent;
-use chat_core::group::{Change, GroupError, Membership};
+use chat_core::group::{Change, GroupError, Membership, Passing};
 use chat_core::id::{ConvId, GroupId};
 
 use crate::suite::stage::group_name;
@@ -27,9 +27,12 @@ pub async fn g18_the_lead_passes_to_who_accepts<W: World>(s: &mut Stage<W>) {
     assert_eq!(by, s.user(alice));
     s.led_by(alice, group, alice).await;
     s.ask(carol, Command::AnswerOffer(group, true)).await;
+    let passed = Change::Leader {
+        user: heir.clone(),
+        how: Passing::HandedOver,
+    };
     for node in [alice, bob, carol] {
-        s.changes(node, group, &Change::Leader { user: heir.clone() })
-            .await;
+        s.changes(node, group, &passed).await;
         s.led_by(node, group, carol).await;
     }
     s.stands(alice, group, Membership::Member).await;

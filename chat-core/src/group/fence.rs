@@ -1,0 +1,62 @@
+//! The end of a former reign (R9): what it signs later, back-dated or not, is no order any more.
+//!
+//! The leader logs it after an orderly hand-over; or once all members, the former leader among them,
+//! acknowledged the new term and had time to show what the former one decided elsewhere; or after
+//! `merge_window`, whoever is still away.
+
+use super::op::Op;
+use super::{Group, Groups, Timer};
+use crate::id::{DeviceId, GroupId};
+use crate::probe::mark;
+use crate::time::Now;
+
+/// Beats in which members show what was decided on an abandoned branch.
+const SHOW: u32 = 6;
+
+impl Groups {
+    /// The fence that is due.
+    pub(super) fn fence_task(&self, group: &Group, now: Now) -> Option<Op> {
+        let chain = group.leading(&self.me)?;
+        let roster = &chain.roster;
+        let former = roster.former.as_ref()?;
+        let same = former.leader.device == roster.leader.device;
+        if same || roster.fences.contains_key(&former.term) {
+            return None;
+        }
+        let shown = |since| now.mono.saturating_since(since) >= self.config.beat * SHOW;
+        let knows = |device: &DeviceId| {
+            let acked = group.acks.get(device).and_then(|acked| acked.knows);
+            *device == self.me.device || acked.is_some_and(shown)
+        };
+        let knows = group.unsettled() == 0
+            && roster.seats.contains_key(&former.leader.device)
+            && roster.seats.keys().all(knows);
+        let over = former.at.plus(self.config.merge_window) <= now.wall;
+        if !(former.orderly || knows || over) {
+            return None;
+        }
+        mark("group-fence");
+        Some(Op::Fence {
+            term: former.term,
+            last: former.last,
+        })
+    }
+
+    /// Wakes the leader when the merge window of the former reign is over.
+    pub(super) fn arm_fence(&mut self, id: GroupId, now: Now) {
+        let due = self.groups.get(&id).and_then(|group| {
+            let roster = &group.leading(&self.me)?.roster;
+            let former = roster.former.as_ref()?;
+            let open = former.leader.device != roster.leader.device
+                && !roster.fences.contains_key(&former.term);
+            let due = former.at.plus(self.config.merge_window);
+            (open && due > now.wall).then_some(due)
+        });
+        match due {
+            Some(due) => self.at_wall(id, Timer::Fence, due, now),
+            None => {
+                self.timers.remove(&(id, Timer::Fence));
+            }
+        }
+    }
+}
