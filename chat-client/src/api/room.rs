@@ -4,7 +4,9 @@ use core::future::{Future, IntoFuture};
 use core::ops::Deref;
 use core::pin::Pin;
 
-use chat_core::group::{GroupError, GroupView, JoinRequest, LeavePlan, Membership};
+use chat_core::group::{
+    GroupError, GroupView, Guarantee, JoinRequest, LeaseHint, LeavePlan, Member, Membership, Rules,
+};
 use chat_core::id::{GroupId, GroupName, RequestId, UserId};
 use tokio::sync::oneshot;
 
@@ -36,9 +38,24 @@ impl Client {
     /// # Cancel safety
     /// The group may or may not have been created; [`Self::groups`] tells.
     pub async fn create_group(&self, name: &GroupName) -> Result<Room, GroupFailed> {
+        self.create_group_with(name, Rules::default()).await
+    }
+
+    /// Creates a group that we lead; `rules` say who may take over from us, for good.
+    ///
+    /// # Errors
+    /// [`GroupError::Full`] when we are in too many.
+    ///
+    /// # Cancel safety
+    /// The group may or may not have been created; [`Self::groups`] tells.
+    pub async fn create_group_with(
+        &self,
+        name: &GroupName,
+        rules: Rules,
+    ) -> Result<Room, GroupFailed> {
         let name = name.clone();
         let group = self
-            .attempt(move |desk, now| desk.endpoint.create_group(&name, now))
+            .attempt(move |desk, now| desk.endpoint.create_group_with(&name, rules, now))
             .await?;
         Ok(Room::new(self.clone(), group))
     }
@@ -258,6 +275,66 @@ impl Room {
         view.await?.ok_or(none)
     }
 
+    /// Who leads; `None` while we only asked to join.
+    ///
+    /// # Errors
+    /// [`GroupError::NoSuchGroup`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn leader(&self) -> Result<Option<UserId>, GroupFailed> {
+        Ok(self.view().await?.leader)
+    }
+
+    /// The members, most senior first.
+    ///
+    /// # Errors
+    /// [`GroupError::NoSuchGroup`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn roster(&self) -> Result<Vec<Member>, GroupFailed> {
+        Ok(self.view().await?.roster)
+    }
+
+    /// The round of the reigning term: it grows whenever the lead passes.
+    ///
+    /// # Errors
+    /// [`GroupError::NoSuchGroup`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn term(&self) -> Result<u64, GroupFailed> {
+        Ok(self.view().await?.round)
+    }
+
+    /// How final a removal is here.
+    ///
+    /// # Errors
+    /// [`GroupError::NoSuchGroup`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn guarantee(&self) -> Result<Guarantee, GroupFailed> {
+        Ok(self.view().await?.guarantee)
+    }
+
+    /// Passes on what an outside lease says of this group's leader; it may shorten the wait for a
+    /// succession.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// The call may or may not take effect; repeating it is harmless.
+    pub async fn fence_hint(&self, hint: LeaseHint) -> Result<(), GroupFailed> {
+        self.command(move |desk, group, now| {
+            desk.endpoint.handle_fence_hint(group, hint, now);
+            Ok(())
+        })
+        .await
+    }
+
     async fn command(
         &self,
         call: impl FnOnce(&mut Desk, GroupId, chat_core::time::Timestamp) -> Result<(), GroupError>
@@ -279,6 +356,32 @@ impl Room {
     /// The call may or may not take effect; [`Self::view`] tells.
     pub async fn approve(&self, request: RequestId) -> Result<(), GroupFailed> {
         self.command(move |desk, group, now| desk.endpoint.approve(group, request, now))
+            .await
+    }
+
+    /// Lets several applicants in at once: all or none (G19).
+    ///
+    /// # Errors
+    /// [`GroupError`]; then nobody was let in.
+    ///
+    /// # Cancel safety
+    /// The call may or may not take effect; [`Self::view`] tells.
+    pub async fn approve_all(&self, requests: &[RequestId]) -> Result<(), GroupFailed> {
+        let requests = requests.to_vec();
+        self.command(move |desk, group, now| desk.endpoint.approve_all(group, &requests, now))
+            .await
+    }
+
+    /// Invites somebody, who joins without a question by asking to (G15); who asks already is in.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    ///
+    /// # Cancel safety
+    /// The invitation may or may not be sent; repeating it is harmless.
+    pub async fn invite(&self, user: &UserId) -> Result<(), GroupFailed> {
+        let user = user.clone();
+        self.command(move |desk, group, now| desk.endpoint.invite_to_group(group, &user, now))
             .await
     }
 

@@ -349,9 +349,9 @@ impl Groups {
         let reigns = roster.leader.device == from.device && roster.heir.is_none();
         let members = roster.seats.len() as u64;
         // A beat of an older term says nothing, whoever sends it.
-        let fresh = theirs.term == roster.term || planted("group-stale-beats-count");
+        let fresh = theirs.term == roster.term;
         let lame = super::lame::is_lame(group) && !planted("group-lame-beats-count");
-        if reigns && fresh {
+        if (reigns && fresh) || planted("group-stale-beats-count") {
             group.beat_at = Some(now.mono);
             group.committed = group.committed.max(beat.commit.min(ours.index));
             group.current = theirs == ours;

@@ -333,11 +333,14 @@ impl Groups {
             }
             GroupRow::Kick(id, bytes) => {
                 let (hash, kick) = Kick::read(&bytes)?;
-                self.groups.get_mut(&id)?.sticky.insert(hash, kick);
+                let group = self.groups.get_mut(&id)?;
+                group.hidden.extend(kick.instances.iter().copied());
+                group.sticky.insert(hash, kick);
             }
             GroupRow::Left(id, proof, user) => {
-                let lefts = &mut self.groups.get_mut(&id)?.lefts;
-                lefts.insert(proof.instance(), (proof, user));
+                let group = self.groups.get_mut(&id)?;
+                group.hidden.insert(proof.instance());
+                group.lefts.insert(proof.instance(), (proof, user));
             }
             GroupRow::Ticket(id, ticket) => self.tickets.push((id, ticket)),
             GroupRow::Orphan(id, last, entries) => {

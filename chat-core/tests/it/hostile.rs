@@ -187,12 +187,12 @@ fn what_is_sent_reaches_the_limit_and_stops_there() {
         wire::encode(&body.into(), &ann, &home(0x42), &Checksum)
     };
     let max = MAX_CONTROL_FRAME;
-    let room = max - entries(4_000).unwrap().len();
-    let frame = entries(4_000 + room).unwrap();
+    let room = max - entries(3_500).unwrap().len();
+    let frame = entries(3_500 + room).unwrap();
     assert_eq!(frame.len(), max);
     assert!(decode(&frame).is_ok());
     let len = max + 1;
-    let over = entries(4_000 + room + 1);
+    let over = entries(3_500 + room + 1);
     assert_eq!(over, Err(EncodeError::TooLarge { len, max }));
 }
 
