@@ -187,8 +187,9 @@ impl Roster {
                     let instance = (one.device, one.nonce);
                     let sits = self.seats.get(&one.device);
                     let same = sits.is_some_and(|s| s.nonce == one.nonce);
-                    if same || one.device == self.leader.device || self.gone.contains_key(&instance)
-                    {
+                    let went =
+                        self.gone.contains_key(&instance) && !planted("group-kicked-returns");
+                    if same || one.device == self.leader.device || went {
                         mark("group-admit-no-op");
                         continue;
                     }

@@ -14,6 +14,11 @@ fn runs() -> u64 {
 }
 const NAMES: [&str; 6] = ["ann", "bob", "cat", "dan", "eve", "fay"];
 
+#[cfg(feature = "probe")]
+const BUGS: [&str; 0] = [];
+#[cfg(feature = "probe")]
+const MARKS: [&str; 0] = [];
+
 /// Lets everybody in who asks, and takes every offer.
 fn answer(net: &mut Net, node: usize, id: GroupId) {
     let view = net.nodes[node].groups.view(id);
@@ -240,4 +245,43 @@ fn ig7_a_strict_group_heals_and_loses_nothing() {
 #[test]
 fn ig7_a_strict_group_heals_without_its_dead() {
     (0..runs()).for_each(|seed| storm(seed, true, true));
+}
+
+/// Every one of these is one line; a storm of one of the two policies notices it.
+#[cfg(feature = "probe")]
+#[test]
+fn planted_bugs_of_the_succession_are_found() {
+    use crate::probe;
+
+    let bugs = std::env::var("BUGS").ok();
+    let bugs = bugs.as_deref().map_or_else(
+        || BUGS.to_vec(),
+        |list| list.split(',').map(|bug| &*bug.to_owned().leak()).collect(),
+    );
+    let mut survivors = Vec::new();
+    for bug in bugs {
+        probe::plant(Some(bug));
+        let found = (0..runs().max(60)).find(|seed| {
+            [(false, false), (true, false), (false, true), (true, true)]
+                .into_iter()
+                .any(|(strict, dead)| {
+                    std::panic::catch_unwind(|| storm(*seed, strict, dead)).is_err()
+                })
+        });
+        probe::plant(None);
+        eprintln!("{bug}: {found:?}");
+        if found.is_none() {
+            survivors.push(bug);
+        }
+    }
+    assert!(survivors.is_empty(), "{survivors:?}");
+    probe::take_marks();
+    (0..60).for_each(|seed| storm(seed, seed % 2 == 0, seed % 4 > 1));
+    let marks = probe::take_marks();
+    for mark in MARKS {
+        assert!(
+            marks.contains_key(mark),
+            "{mark} is never reached: {marks:?}"
+        );
+    }
 }
