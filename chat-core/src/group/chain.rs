@@ -36,7 +36,7 @@ pub(super) struct Chain {
     links: Vec<Link>,
     pub roster: Roster,
     /// Branches that are valid as far as they were read, and not greater so far.
-    sides: Vec<Chain>,
+    sides: Vec<Self>,
 }
 
 #[derive(Clone, Debug)]

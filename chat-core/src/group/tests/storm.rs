@@ -8,6 +8,7 @@ use super::net::{Net, name};
 /// Runs of a test; raise it to hunt.
 const RUNS: u64 = 30;
 /// More of them: `STORMS=2000 cargo test -p chat-core storm`.
+#[allow(clippy::disallowed_methods)] // how long to hunt is the hunter's choice
 fn runs() -> u64 {
     let wanted = std::env::var("STORMS").ok();
     wanted.map_or(RUNS, |n| n.parse().expect("STORMS is a number"))
@@ -249,6 +250,7 @@ fn ig7_a_strict_group_heals_without_its_dead() {
 
 /// Every one of these is one line; a storm of one of the two policies notices it.
 #[cfg(feature = "probe")]
+#[allow(clippy::disallowed_methods)] // which bugs to hunt is the hunter's choice
 #[test]
 fn planted_bugs_of_the_succession_are_found() {
     use crate::probe;

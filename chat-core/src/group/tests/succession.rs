@@ -289,7 +289,9 @@ fn r9_after_a_fence_late_orders_of_a_former_leader_count_for_nothing() {
     let fences = &net.nodes[2].groups.chain(id).unwrap().roster.fences;
     assert_eq!(fences.len(), 1);
     for node in [1, 2] {
-        net.run(node, |g, now| g.absorb(id, &[late.bytes.clone()], now));
+        net.run(node, |g, now| {
+            g.absorb(id, core::slice::from_ref(&late.bytes), now)
+        });
     }
     net.pass(MINUTE);
     assert_eq!(net.users(1, id), ["ann", "bob", "cat"]);
