@@ -8,8 +8,11 @@
 pub mod broken;
 #[cfg(unix)]
 pub mod broker;
+#[cfg(feature = "suites")]
 pub mod oracle;
 #[cfg(unix)]
 pub mod proxy;
+#[cfg(feature = "suites")]
 pub mod sim;
+#[cfg(feature = "suites")]
 pub mod suite;

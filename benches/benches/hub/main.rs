@@ -12,7 +12,7 @@ mod peers;
 mod process;
 
 use load::{Dialect, Room};
-use process::Hub;
+use process::{Hub, cpu_of};
 
 /// A hub under test.
 #[derive(Clone, Copy)]
@@ -99,9 +99,9 @@ async fn fan_out(plan: &Plan, subscribers: usize) {
         let mut figures = vec![Vec::new(); rooms.len()];
         for _ in 0..plan.rounds {
             for ((_, hub, room), figures) in rooms.iter_mut().zip(&mut figures) {
-                let before = hub.cpu();
+                let before = cpu_of(hub.pid());
                 room.carry(load.0, load.1).await;
-                let spent = hub.cpu() - before;
+                let spent = cpu_of(hub.pid()) - before;
                 figures.push(spent.as_secs_f64() * 1e6 / (messages * subscribers) as f64);
             }
         }
@@ -133,14 +133,23 @@ async fn fan_out(plan: &Plan, subscribers: usize) {
 async fn idle(plan: &Plan, kind: Kind) {
     let hub = Hub::start(kind.server, plan.idle + 1);
     let half = Room::open(hub.address(), kind.dialect, plan.idle / 2).await;
-    let (memory, cpu) = (hub.memory(), hub.cpu());
+    let (memory, cpu) = (memory_of(&hub), cpu_of(hub.pid()));
     let rest = half.grow(hub.address(), plan.idle - plan.idle / 2).await;
     let each = (plan.idle - plan.idle / 2) as f64;
     println!(
         "{:<28} {:>12.1} {:>16.1}",
         kind.name,
-        (hub.memory() as f64 - memory as f64) / 1024.0 / each,
-        (hub.cpu() - cpu).as_secs_f64() * 1e6 / each,
+        (memory_of(&hub) as f64 - memory as f64) / 1024.0 / each,
+        (cpu_of(hub.pid()) - cpu).as_secs_f64() * 1e6 / each,
     );
     drop(rest);
+}
+
+/// Resident memory in bytes.
+fn memory_of(hub: &Hub) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", hub.pid()));
+    let status = status.expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    kib.and_then(|kib| kib.parse::<u64>().ok()).expect("KiB") * 1024
 }

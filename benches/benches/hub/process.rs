@@ -34,26 +34,9 @@ impl Hub {
         self.address
     }
 
-    /// CPU time of all its threads.
-    pub(crate) fn cpu(&self) -> Duration {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
-        let nanos = tasks
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
-            .map(|stat| {
-                let first = stat.split_whitespace().next();
-                first.and_then(|ns| ns.parse::<u64>().ok()).expect("ns")
-            })
-            .sum();
-        Duration::from_nanos(nanos)
-    }
-
-    /// Resident memory in bytes.
-    pub(crate) fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next());
-        kib.and_then(|kib| kib.parse::<u64>().ok()).expect("KiB") * 1024
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 }
 
@@ -65,4 +48,17 @@ impl Drop for Hub {
             eprintln!("a hub did not end: {error}");
         }
     }
+}
+
+/// CPU time of all threads of a process.
+pub(crate) fn cpu_of(pid: u32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let nanos = tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
+        .map(|stat| {
+            let first = stat.split_whitespace().next();
+            first.and_then(|ns| ns.parse::<u64>().ok()).expect("ns")
+        })
+        .sum();
+    Duration::from_nanos(nanos)
 }

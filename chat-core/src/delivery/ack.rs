@@ -3,8 +3,9 @@
 //!
 //! Guarantees: an acknowledgement leaves only when what it acknowledges is durable (ID3); it is
 //! cumulative with a bitmap and always names the epoch. One frame carries up to 32 streams of one
-//! sender, after `ack_delay` in 1:1 and a random part of `group_ack_delay` in groups; a duplicate
-//! is answered at once, but no stream more often than once per `ack_delay`.
+//! sender, after `ack_delay` in 1:1 and a random part of `group_ack_delay` in groups, and earlier
+//! when half of the sender's window is owed an answer: the delay bounds no rate. A duplicate is
+//! answered at once, but no stream more often than once per `ack_delay`.
 //!
 //! News is acknowledged with class `Durable`, because its sender may be away for long and would
 //! show "sent" for what has arrived; an answer to a duplicate or a `Hello` is `Ephemeral`, its
@@ -26,6 +27,10 @@ use crate::wire::{Body, BoundedVec};
 
 /// Streams in one acknowledgement.
 const MAX_STREAMS: usize = 32;
+/// So many messages of one stream are acknowledged without further delay.
+const SOON: u64 = WINDOW / 2;
+/// A large group does not answer all at once, also then: this per member, at most `ack_delay`.
+const SPREAD: core::time::Duration = core::time::Duration::from_millis(1);
 /// How long after a rollback the next one is not believed: a forger must not make us renumber
 /// for ever.
 const ROLLBACK_PAUSE: core::time::Duration = core::time::Duration::from_secs(60);
@@ -36,15 +41,19 @@ const MAX_EPOCH_AHEAD: u64 = 1 << 40;
 impl Delivery {
     /// News of a stream: acknowledged after a delay, together with others of the same sender.
     pub(super) fn ack_later(&mut self, at: StreamAt, now: Now) {
-        let group = self.convs[self.streams[at].conv].is_group();
-        let delay = if group {
-            let rest = self
-                .config
-                .group_ack_delay
-                .saturating_sub(self.config.ack_delay);
-            self.config.ack_delay + self.rng.jitter(rest)
-        } else {
-            self.config.ack_delay
+        let stream = &mut self.streams[at];
+        stream.owed += 1;
+        let soon = stream.owed >= SOON;
+        let it = &self.convs[stream.conv];
+        let (least, most) = (self.config.ack_delay, self.config.group_ack_delay);
+        let delay = match (soon, it.is_group()) {
+            (true, true) => {
+                let members = u32::try_from(it.out.peers.len()).unwrap_or(u32::MAX);
+                self.rng.jitter(SPREAD.saturating_mul(members).min(least))
+            }
+            (true, false) => core::time::Duration::ZERO,
+            (false, true) => least + self.rng.jitter(most.saturating_sub(least)),
+            (false, false) => least,
         };
         self.queue_ack(at, true, now.mono + delay);
     }
@@ -108,6 +117,7 @@ impl Delivery {
         // Whom we left or blocked meanwhile hears nothing more (S5).
         it.route.as_ref()?;
         stream.answered = Some(now.mono);
+        stream.owed = 0;
         if window < WINDOW {
             mark("delivery-window-narrow");
             self.starved.insert(at);

@@ -105,6 +105,8 @@ pub(super) struct Stream {
     pub(super) answered: Option<Timestamp>,
     /// A timer runs for what is held.
     pub(super) timed: bool,
+    /// News since it was last acknowledged.
+    pub(super) owed: u64,
 }
 
 impl Stream {
@@ -124,6 +126,7 @@ impl Stream {
             marks: VecDeque::new(),
             answered: None,
             timed: false,
+            owed: 0,
         }
     }
 

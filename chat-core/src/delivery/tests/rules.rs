@@ -38,6 +38,31 @@ fn q1_messages_arrive_once_in_order_and_are_called_delivered() {
     assert_eq!(count(&net, 0, delivered), 3);
 }
 
+/// The delay of an acknowledgement bounds no rate: a thousand messages of one sender take less time
+/// than sixteen such delays.
+#[test]
+fn q1_half_a_window_is_acknowledged_without_delay() {
+    for nodes in [2, 4] {
+        let mut net = net(nodes);
+        let texts: Vec<String> = (0..1_000).map(|n| format!("0:{n}")).collect();
+        for says in &texts {
+            net.send(0, says);
+        }
+        for _ in 0..100 {
+            net.commit_all();
+            while !net.wire.is_empty() {
+                let frame = net.wire.remove(0);
+                net.hand_over(&frame);
+                net.commit_all();
+            }
+            net.pass(Duration::from_millis(5));
+        }
+        for node in 1..nodes {
+            assert_eq!(logs(&net, node), texts, "{nodes} nodes");
+        }
+    }
+}
+
 #[test]
 fn q3_what_never_left_can_be_taken_back_and_leaves_no_gap() {
     let mut net = net(2);

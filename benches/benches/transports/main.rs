@@ -1,0 +1,251 @@
+//! Every transport beside the raw client of its broker: messages of 100 bytes from one to one and
+//! from one to many, with and without acknowledgements.
+//!
+//! A section is one transport, and in it all paths take turns against the same brokers: the raw
+//! client without and with the broker's acknowledgement, our adapter alone in the same two ways,
+//! and whole clients, whose messages are signed, durable at both ends and acknowledged end to end.
+//! All clients run on one thread of this process, so that its CPU time is theirs; brokers are
+//! processes of their own. What a client spends is split by leaving things out: rows on disk
+//! against rows in memory, signatures against none. Lost, doubled and reordered deliveries fail
+//! the run.
+
+mod adapter;
+mod clients;
+#[path = "../hub/peers.rs"]
+mod peers;
+mod path;
+#[path = "../hub/process.rs"]
+mod process;
+mod raw_ws;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chat_client::transport::Connector;
+use chat_core::channel::Class;
+use chat_transport_ws::WsConnector;
+use clients::Kind;
+use futures_util::future::LocalBoxFuture;
+use path::Open;
+use process::{Hub, cpu_of};
+use rustix::time::{ClockId, clock_gettime};
+
+/// The processes of a section: the broker, and a relay where the raw client has one of its own.
+struct Servers {
+    hub: Hub,
+    relay: Hub,
+}
+
+impl Servers {
+    fn hub() -> Self {
+        Self {
+            hub: Hub::start("memory", 0),
+            relay: Hub::start("tungstenite", 0),
+        }
+    }
+
+    fn cpu(&self) -> Duration {
+        cpu_of(self.hub.pid()) + cpu_of(self.relay.pid())
+    }
+}
+
+/// A transport: one row.
+struct Row {
+    name: &'static str,
+    start: fn() -> Servers,
+    connector: fn(&Servers) -> Arc<dyn Connector>,
+    /// What the raw client is called with and without the broker's acknowledgement.
+    raw: [&'static str; 2],
+    /// Opens the raw client; true: acknowledged.
+    open: fn(&Servers, bool, usize) -> LocalBoxFuture<'static, Open>,
+}
+
+const ROWS: [Row; 1] = [Row {
+    name: "hub",
+    start: Servers::hub,
+    connector: |servers| {
+        let url = format!("ws://{}/hub", servers.hub.address());
+        Arc::new(WsConnector::new(&url).expect("a valid URL"))
+    },
+    raw: ["tungstenite, relay", "tungstenite, hub, acks"],
+    open: |servers, acked, subscribers| {
+        if acked {
+            Box::pin(raw_ws::acknowledged(servers.hub.address(), subscribers))
+        } else {
+            Box::pin(raw_ws::relay(servers.relay.address(), subscribers))
+        }
+    },
+}];
+
+/// How much is measured.
+struct Plan {
+    subscribers: [usize; 2],
+    rounds: usize,
+    /// Deliveries per round with many messages under way.
+    deliveries: u64,
+    window: u64,
+    /// Messages one by one, per round.
+    single: u64,
+}
+
+const FULL: Plan = Plan {
+    subscribers: [1, 50],
+    rounds: 9,
+    deliveries: 4_000,
+    window: 256,
+    single: 40,
+};
+
+const TRIAL: Plan = Plan {
+    subscribers: [1, 2],
+    rounds: 1,
+    deliveries: 100,
+    window: 64,
+    single: 3,
+};
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if let [_, serve, server, connections] = &args[..]
+        && serve == "serve"
+    {
+        return peers::serve(server, connections.parse().expect("a number"));
+    }
+    let plan = if benches::measuring() { FULL } else { TRIAL };
+    // `cargo bench --bench transports -- mqtt` measures one of them.
+    let chosen = |row: &&Row| {
+        let mut named = args[1..].iter().filter(|arg| !arg.starts_with('-')).peekable();
+        named.peek().is_none() || named.any(|arg| row.name.contains(arg.as_str()))
+    };
+    for row in ROWS.iter().filter(chosen) {
+        for subscribers in plan.subscribers {
+            // A runtime of its own: dropping it ends every client.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, section(&plan, row, subscribers));
+        }
+    }
+}
+
+/// What one path cost in every round.
+struct Figures {
+    name: String,
+    open: Open,
+    /// Deliveries per second.
+    rate: Vec<f64>,
+    /// CPU microseconds per delivery of this process, and of the broker.
+    ours: Vec<f64>,
+    broker: Vec<f64>,
+    delays: Vec<Duration>,
+}
+
+async fn section(plan: &Plan, row: &Row, subscribers: usize) {
+    let servers = (row.start)();
+    let connector = (row.connector)(&servers);
+    let mut paths = Vec::new();
+    let mut add = |name: &str, open: Open| {
+        paths.push(Figures {
+            name: name.to_owned(),
+            open,
+            rate: Vec::new(),
+            ours: Vec::new(),
+            broker: Vec::new(),
+            delays: Vec::new(),
+        });
+    };
+    for (name, acked) in row.raw.iter().zip([false, true]) {
+        add(name, (row.open)(&servers, acked, subscribers).await);
+    }
+    for (name, class) in [
+        ("adapter, ephemeral", Class::Ephemeral),
+        ("adapter, durable", Class::Durable),
+    ] {
+        let user = format!("adapter-{}", class == Class::Durable);
+        let open = adapter::open(connector.clone(), &user, class, subscribers).await;
+        add(name, open);
+    }
+    for (name, kind) in [
+        ("clients, unsigned, memory", Kind::Unsigned),
+        ("clients, memory", Kind::Memory),
+        ("clients, disk", Kind::Disk),
+    ] {
+        let open = clients::open(connector.clone(), "client", kind, subscribers).await;
+        add(name, open);
+    }
+    let messages = (plan.deliveries / subscribers as u64).max(plan.window);
+    let deliveries = (messages * subscribers as u64) as f64;
+    for _ in 0..plan.rounds {
+        for path in &mut paths {
+            let (broker, ours, wall) = (servers.cpu(), process_cpu(), Instant::now());
+            path.open.carry(messages, plan.window).await;
+            path.rate.push(deliveries / wall.elapsed().as_secs_f64());
+            let micros = |spent: Duration| spent.as_secs_f64() * 1e6 / deliveries;
+            path.ours.push(micros(process_cpu() - ours));
+            path.broker.push(micros(servers.cpu() - broker));
+            path.delays.extend(path.open.one_by_one(plan.single).await);
+        }
+    }
+    report(row, subscribers, &mut paths);
+}
+
+fn report(row: &Row, subscribers: usize, paths: &mut [Figures]) {
+    println!(
+        "\n{}, 1 to {subscribers}: {:>24} {:>14} {:>14} {:>10} {:>10}",
+        row.name, "deliveries/s", "CPU us: clients", "broker", "p50 us", "p99 us"
+    );
+    for path in &mut *paths {
+        path.open.check(&path.name);
+        path.delays.sort();
+        let at = |percent: usize| {
+            let place = (path.delays.len() - 1) * percent / 100;
+            path.delays[place].as_micros()
+        };
+        println!(
+            "{:<30} {:>12.0} {:>14.2} {:>14.2} {:>10} {:>10}",
+            path.name,
+            median(&path.rate),
+            median(&path.ours),
+            median(&path.broker),
+            at(50),
+            at(99),
+        );
+    }
+    // Ratios are taken round by round: neighbours disturb both sides of one alike.
+    let ratio = |a: usize, b: usize| {
+        let pairs = paths[a].rate.iter().zip(&paths[b].rate);
+        let rates: Vec<f64> = pairs.map(|(a, b)| a / b).collect();
+        let cpu = |path: &Figures| -> Vec<f64> {
+            let both = path.ours.iter().zip(&path.broker);
+            both.map(|(ours, broker)| ours + broker).collect()
+        };
+        let (a, b) = (cpu(&paths[a]), cpu(&paths[b]));
+        let spent: Vec<f64> = a.iter().zip(&b).map(|(a, b)| b / a).collect();
+        (median(&rates), median(&spent))
+    };
+    for (what, a, b) in [
+        ("adapter, ephemeral / raw", 2, 0),
+        ("adapter, durable / raw with acks", 3, 1),
+        ("clients, memory / raw with acks", 5, 1),
+        ("clients, disk / raw with acks", 6, 1),
+    ] {
+        let (rate, spent) = ratio(a, b);
+        println!("{what:<36} {rate:>6.2} of its rate, {spent:>6.2} by CPU time");
+    }
+    println!("lost 0, doubled 0, reordered 0");
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// CPU time of this process.
+fn process_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let part = |value| u64::try_from(value).expect("the clock counts up from 0");
+    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
+}
