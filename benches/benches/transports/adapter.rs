@@ -19,6 +19,8 @@ use crate::path::{Open, Path, Tally};
 
 /// Messages that wait for the connection.
 const QUEUE: usize = 1_024;
+/// Deliveries taken before what they caused is written.
+const TURN: usize = 32;
 
 struct Adapter {
     queue: mpsc::Sender<String>,
@@ -37,13 +39,14 @@ struct Line {
     transport: Box<dyn Transport>,
     out: VecDeque<Outbound>,
     unflushed: bool,
+    /// Taken since the last write.
+    taken: usize,
 }
 
 impl Line {
     async fn connect(connector: &dyn Connector, name: &str, number: usize) -> Self {
         let mut device = [0; 32];
         device[..8].copy_from_slice(&number.to_le_bytes());
-        device[8..16].copy_from_slice(&std::process::id().to_le_bytes().repeat(2));
         let user = UserId::new(&format!("{name}-{number}")).expect("a valid name");
         let options = ConnectOptions::new(user, DeviceId(device), None);
         let transport = connector.connect(options).await.expect("it connects");
@@ -51,12 +54,19 @@ impl Line {
             transport,
             out: VecDeque::new(),
             unflushed: false,
+            taken: 0,
         }
     }
 
-    /// Writes what waits, then takes what came.
+    /// Takes what came, and writes what waits in between: as the client's loop does it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Inbound> {
         loop {
+            if self.taken < TURN
+                && let Poll::Ready(inbound) = self.transport.poll_recv(cx)
+            {
+                self.taken += 1;
+                return Poll::Ready(inbound.expect("it stays up"));
+            }
             while !self.out.is_empty() && self.transport.poll_ready(cx).map(up).is_ready() {
                 let item = self.out.pop_front().expect("there is one");
                 self.transport.start_send(item).expect("it is up");
@@ -65,15 +75,10 @@ impl Line {
             if self.unflushed && self.transport.poll_flush(cx).map(up).is_ready() {
                 self.unflushed = false;
             }
-            match self.transport.poll_recv(cx) {
-                Poll::Ready(inbound) => return Poll::Ready(inbound.expect("it stays up")),
-                Poll::Pending if self.out.is_empty() => return Poll::Pending,
-                // An acknowledgement may have made room.
-                Poll::Pending if self.transport.poll_ready(cx).is_pending() => {
-                    return Poll::Pending;
-                }
-                Poll::Pending => {}
+            if self.taken < TURN {
+                return Poll::Pending;
             }
+            self.taken = 0;
         }
     }
 }

@@ -16,38 +16,24 @@ mod peers;
 mod path;
 #[path = "../hub/process.rs"]
 mod process;
+mod raw_mqtt;
+mod raw_nats;
 mod raw_ws;
+mod servers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chat_client::transport::Connector;
 use chat_core::channel::Class;
+use chat_transport_mqtt::MqttConnector;
+use chat_transport_nats::NatsConnector;
 use chat_transport_ws::WsConnector;
 use clients::Kind;
 use futures_util::future::LocalBoxFuture;
 use path::Open;
-use process::{Hub, cpu_of};
 use rustix::time::{ClockId, clock_gettime};
-
-/// The processes of a section: the broker, and a relay where the raw client has one of its own.
-struct Servers {
-    hub: Hub,
-    relay: Hub,
-}
-
-impl Servers {
-    fn hub() -> Self {
-        Self {
-            hub: Hub::start("memory", 0),
-            relay: Hub::start("tungstenite", 0),
-        }
-    }
-
-    fn cpu(&self) -> Duration {
-        cpu_of(self.hub.pid()) + cpu_of(self.relay.pid())
-    }
-}
+use servers::Servers;
 
 /// A transport: one row.
 struct Row {
@@ -60,22 +46,54 @@ struct Row {
     open: fn(&Servers, bool, usize) -> LocalBoxFuture<'static, Open>,
 }
 
-const ROWS: [Row; 1] = [Row {
-    name: "hub",
-    start: Servers::hub,
-    connector: |servers| {
-        let url = format!("ws://{}/hub", servers.hub.address());
-        Arc::new(WsConnector::new(&url).expect("a valid URL"))
+const ROWS: [Row; 3] = [
+    Row {
+        name: "hub",
+        start: Servers::hub,
+        connector: |servers| {
+            let url = format!("ws://{}/hub", servers.address());
+            Arc::new(WsConnector::new(&url).expect("a valid URL"))
+        },
+        raw: ["tungstenite, relay", "tungstenite, hub, acks"],
+        open: |servers, acked, subscribers| {
+            if acked {
+                Box::pin(raw_ws::acknowledged(servers.address(), subscribers))
+            } else {
+                Box::pin(raw_ws::relay(servers.relay(), subscribers))
+            }
+        },
     },
-    raw: ["tungstenite, relay", "tungstenite, hub, acks"],
-    open: |servers, acked, subscribers| {
-        if acked {
-            Box::pin(raw_ws::acknowledged(servers.hub.address(), subscribers))
-        } else {
-            Box::pin(raw_ws::relay(servers.relay.address(), subscribers))
-        }
+    Row {
+        name: "mosquitto",
+        start: Servers::mosquitto,
+        connector: |servers| {
+            let url = format!("mqtt://{}", servers.address());
+            Arc::new(MqttConnector::from_url(&url).expect("a valid URL"))
+        },
+        raw: ["rumqttc, QoS 0", "rumqttc, QoS 1"],
+        open: |servers, acked, subscribers| {
+            // As many as our adapter has under way.
+            Box::pin(raw_mqtt::open(servers.address(), acked, subscribers, 100))
+        },
     },
-}];
+    Row {
+        name: "nats-server",
+        start: Servers::nats,
+        connector: |servers| {
+            let url = format!("nats://{}", servers.address());
+            let builder = NatsConnector::builder(url);
+            Arc::new(builder.jetstream().build().expect("a valid address"))
+        },
+        raw: ["async-nats, core", "async-nats, JetStream"],
+        open: |servers, acked, subscribers| {
+            if acked {
+                Box::pin(raw_nats::jetstream(servers.address(), subscribers))
+            } else {
+                Box::pin(raw_nats::core(servers.address(), subscribers))
+            }
+        },
+    },
+];
 
 /// How much is measured.
 struct Plan {

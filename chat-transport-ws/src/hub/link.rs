@@ -40,27 +40,89 @@ enum End {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve<S>(shared: &Shared, mut ws: WebSocketStream<S>, upgrade: Upgrade)
+///
+/// The task of a connection lives as long as that: what happens once, at either end, is boxed, and
+/// the socket is borrowed, so that the task holds it once.
+pub(super) async fn serve<S>(shared: &Shared, ws: &mut WebSocketStream<S>, upgrade: Upgrade)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let limit = shared.limits().handshake;
-    let first = match timeout(limit, first_message(&mut ws)).await {
-        Ok(Some(first)) => first,
-        Ok(None) => return,
-        Err(_) => return refuse(&mut ws, CloseReason::Protocol, "say hello first", None).await,
+    let Some((open, wakes)) = Box::pin(open(shared, ws, upgrade)).await else {
+        return;
     };
+    let mut link = Link {
+        shared,
+        ws,
+        open,
+        frames: VecDeque::new(),
+        flushing: false,
+        blocked: false,
+        readable: Arc::new(Readable {
+            due: AtomicBool::new(true),
+            task: AtomicWaker::new(),
+        }),
+        wakes,
+    };
+    let end = poll_fn(|cx| link.poll_turn(cx)).await;
+    let Link {
+        ws, frames, open, ..
+    } = link;
+    // The session is free before the goodbyes, which may take seconds.
+    drop(open);
+    let reason = match end {
+        End::Gone => None,
+        End::Closing(reason) => Some(reason),
+    };
+    let farewell = timeout(CLOSE_DEADLINE, farewell(ws, frames, reason, ""));
+    let _in_time = Box::pin(farewell).await;
+}
+
+/// Takes the first message and makes the connection known, or says why not.
+async fn open<'a, S>(
+    shared: &'a Shared,
+    ws: &mut WebSocketStream<S>,
+    upgrade: Upgrade,
+) -> Option<(Open<'a>, Vec<Waker>)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let (reason, text, after) = match hello(shared, ws, upgrade).await? {
+        Ok(opened) => return Some(opened),
+        Err(refusal) => refusal,
+    };
+    refuse(ws, reason, &text, after).await;
+    None
+}
+
+type Refusal = (CloseReason, String, Option<Duration>);
+
+/// `None` when the connection ended by itself.
+async fn hello<'a, S>(
+    shared: &'a Shared,
+    ws: &mut WebSocketStream<S>,
+    upgrade: Upgrade,
+) -> Option<Result<(Open<'a>, Vec<Waker>), Refusal>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let silent = || (CloseReason::Protocol, "say hello first".to_owned(), None);
+    let limit = shared.limits().handshake;
+    let Ok(first) = timeout(limit, first_message(ws)).await else {
+        return Some(Err(silent()));
+    };
+    let first = first?;
     let mut frames = Frames::from_client(&first);
     let Some(Ok(ClientOp::Hello(mut hello))) = frames.next() else {
-        return refuse(&mut ws, CloseReason::Protocol, "say hello first", None).await;
+        return Some(Err(silent()));
     };
     match authenticate(shared, &hello, upgrade).await {
         Ok(user) => hello.user = user,
         Err(AuthError::Denied { text }) => {
-            return refuse(&mut ws, CloseReason::TokenRefused, &text, None).await;
+            return Some(Err((CloseReason::TokenRefused, text, None)));
         }
         Err(AuthError::TryLater { after }) => {
-            return refuse(&mut ws, CloseReason::TryLater, "try later", Some(after)).await;
+            let text = "try later".to_owned();
+            return Some(Err((CloseReason::TryLater, text, Some(after))));
         }
     }
     let mut wakes = Vec::new();
@@ -74,46 +136,18 @@ where
         }
         Ok(id)
     });
-    let id = match opened {
-        Ok(id) => id,
-        Err(error @ OpenError::Will) => {
-            let text = error.to_string();
-            return refuse(&mut ws, CloseReason::TokenRefused, &text, None).await;
+    Some(match opened {
+        Ok(id) => Ok((Open { shared, id }, wakes)),
+        Err(error) => {
+            let (reason, after) = match error {
+                OpenError::Will => (CloseReason::TokenRefused, None),
+                OpenError::Full | OpenError::Stopping => {
+                    (CloseReason::TryLater, Some(Duration::from_secs(5)))
+                }
+            };
+            Err((reason, error.to_string(), after))
         }
-        Err(error @ (OpenError::Full | OpenError::Stopping)) => {
-            let (text, after) = (error.to_string(), Some(Duration::from_secs(5)));
-            return refuse(&mut ws, CloseReason::TryLater, &text, after).await;
-        }
-    };
-    drop(first);
-
-    let mut link = Link {
-        shared,
-        ws,
-        open: Open { shared, id },
-        frames: VecDeque::new(),
-        flushing: false,
-        blocked: false,
-        readable: Arc::new(Readable {
-            due: AtomicBool::new(true),
-            task: AtomicWaker::new(),
-        }),
-        wakes,
-    };
-    let end = poll_fn(|cx| link.poll_turn(cx)).await;
-    let Link {
-        mut ws,
-        frames,
-        open,
-        ..
-    } = link;
-    // The session is free before the goodbyes, which may take seconds.
-    drop(open);
-    let reason = match end {
-        End::Gone => None,
-        End::Closing(reason) => Some(reason),
-    };
-    let _in_time = timeout(CLOSE_DEADLINE, farewell(&mut ws, frames, reason, "")).await;
+    })
 }
 
 /// Tells the machine when the connection ends in whatever way, the task being dropped included.
@@ -262,7 +296,7 @@ impl Wake for Readable {
 
 struct Link<'a, S> {
     shared: &'a Shared,
-    ws: WebSocketStream<S>,
+    ws: &'a mut WebSocketStream<S>,
     open: Open<'a>,
     frames: VecDeque<Frame>,
     /// The socket has not taken everything yet.
@@ -314,18 +348,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
     /// Feeds all, then flushes once.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         while !self.frames.is_empty() {
-            match Pin::new(&mut self.ws).poll_ready(cx)? {
+            match Pin::new(&mut *self.ws).poll_ready(cx)? {
                 Poll::Ready(()) => {}
                 Poll::Pending => return Poll::Pending,
             }
             if let Some(frame) = self.frames.pop_front() {
-                Pin::new(&mut self.ws).start_send(message(frame))?;
+                Pin::new(&mut *self.ws).start_send(message(frame))?;
             }
         }
         if self.frames.capacity() > KEEP_FRAMES {
             self.frames = VecDeque::new();
         }
-        Pin::new(&mut self.ws).poll_flush(cx)
+        Pin::new(&mut *self.ws).poll_flush(cx)
     }
 
     /// Reads some messages. `Ready` when there was at least one: answers may be due.
@@ -333,7 +367,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
         let waker = Waker::from(Arc::clone(&self.readable));
         let cx = &mut Context::from_waker(&waker);
         for turn in 0..READ_TURN {
-            match Pin::new(&mut self.ws).poll_next(cx) {
+            match Pin::new(&mut *self.ws).poll_next(cx) {
                 Poll::Ready(Some(Ok(message))) => {
                     if matches!(message, Message::Close(_)) {
                         return Poll::Ready(Err(End::Gone));

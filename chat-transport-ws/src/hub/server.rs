@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::admission::Admission;
 use super::auth::Authenticator;
@@ -27,6 +27,12 @@ use super::link;
 use super::state::{Batch, ConnId, Frame, HubStats, Machine, Pulled};
 use super::store::Writer;
 use crate::client::config;
+
+/// As a client's, with less for reading: a hub has many connections, most of them idle, and a read
+/// costs little more when it brings less.
+fn buffers() -> WebSocketConfig {
+    config().read_buffer_size(1024)
+}
 
 pub(super) fn wall_now() -> UnixMillis {
     let since = (SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)).unwrap_or_default();
@@ -286,9 +292,9 @@ impl Hub {
             Ok(response)
         };
         let accepting =
-            tokio_tungstenite::accept_hdr_async_with_config(socket, callback, Some(config()));
+            tokio_tungstenite::accept_hdr_async_with_config(socket, callback, Some(buffers()));
         match timeout(shared.limits().handshake, Box::pin(accepting)).await {
-            Ok(Ok(ws)) => link::serve(shared, ws, upgrade).await,
+            Ok(Ok(mut ws)) => link::serve(shared, &mut ws, upgrade).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "no handshake"),
             Err(_) => tracing::debug!(%peer, "the handshake took too long"),
         }
@@ -304,8 +310,8 @@ impl Hub {
         let Some(_place) = self.shared.admission.admit(ip, self.shared.limits()) else {
             return;
         };
-        let ws = WebSocketStream::from_raw_socket(io, Role::Server, Some(config())).await;
-        link::serve(&self.shared, ws, upgrade).await;
+        let mut ws = WebSocketStream::from_raw_socket(io, Role::Server, Some(buffers())).await;
+        link::serve(&self.shared, &mut ws, upgrade).await;
     }
 
     /// Counters.

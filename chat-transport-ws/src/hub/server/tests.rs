@@ -162,3 +162,13 @@ async fn a_connection_that_an_http_server_upgraded_is_served() {
     within(served).await.unwrap();
     assert_eq!(hub.stats().connections, 0);
 }
+
+/// Most of what a connection costs is its task: it holds the steady state and nothing else.
+#[test]
+fn the_task_of_a_connection_is_small() {
+    fn size<F>(_: impl FnOnce(&'static Hub, TcpStream, SocketAddr) -> F) -> usize {
+        size_of::<F>()
+    }
+    let bytes = size(|hub, socket, peer| hub.serve_socket(socket, peer));
+    assert!(bytes <= 1_200, "it takes {bytes} bytes");
+}
