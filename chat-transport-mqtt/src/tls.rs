@@ -12,7 +12,7 @@ mod without {
     use crate::dial::Carrier;
 
     #[derive(Clone, Debug, Default)]
-    pub(crate) struct Tls;
+    pub(crate) struct Tls {}
 
     impl Tls {
         pub(crate) async fn wrap(&self, _host: &str, _carrier: Carrier) -> io::Result<Carrier> {

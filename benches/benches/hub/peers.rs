@@ -1,14 +1,16 @@
 //! The hubs: ours, and the yardsticks beside it.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::{Message as AxumMessage, WebSocket, WebSocketUpgrade};
 use axum::routing::any;
 use bytes::Bytes;
-use chat_transport_ws::hub::{Hub, Limits};
+use chat_transport_ws::hub::{Hub, HubBuilder, Limits};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
@@ -24,7 +26,8 @@ const QUEUE: usize = 4_096;
 pub(crate) fn serve(server: &str, connections: usize) {
     let name = server.to_owned();
     std::thread::spawn(move || match name.as_str() {
-        "floor" => floor(connections),
+        "floor" => floor(connections, connections),
+        "floor of 10" => floor(connections, 10),
         _ => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -48,10 +51,15 @@ fn ready(address: SocketAddr) {
     println!("{address}");
 }
 
-async fn ours(disk: bool) {
+/// Everybody may come from here.
+pub(crate) fn builder() -> HubBuilder {
     let mut limits = Limits::default();
     limits.connections_per_ip = limits.connections;
-    let builder = Hub::builder().allow_all().limits(limits);
+    Hub::builder().allow_all().limits(limits)
+}
+
+async fn ours(disk: bool) {
+    let builder = builder();
     let folder = tempfile::tempdir().expect("a folder");
     let builder = if disk {
         builder.store(folder.path().join("hub.redb"))
@@ -70,28 +78,38 @@ async fn listen() -> TcpListener {
     listener
 }
 
+/// A queue for each room, by the path's last part.
+type Rooms = Arc<Mutex<BTreeMap<String, broadcast::Sender<Bytes>>>>;
+
 /// tokio-tungstenite with small buffers; joins what is queued, then flushes.
 async fn plain() {
     let listener = listen().await;
-    let (queue, _) = broadcast::channel(QUEUE);
+    let rooms = Rooms::default();
     loop {
         let (stream, _) = listener.accept().await.expect("descriptors");
         stream.set_nodelay(true).expect("TCP");
-        tokio::spawn(plain_connection(stream, queue.clone()));
+        tokio::spawn(plain_connection(stream, rooms.clone()));
     }
 }
 
-async fn plain_connection(stream: TcpStream, queue: broadcast::Sender<Bytes>) {
+async fn plain_connection(stream: TcpStream, rooms: Rooms) {
     let config = WebSocketConfig::default()
         .read_buffer_size(4 * 1024)
         .write_buffer_size(4 * 1024);
-    let mut publishes = false;
+    let mut path = String::new();
     let look = |request: &Request, response: Response| {
-        publishes = request.uri().path() == "/publish";
+        request.uri().path().clone_into(&mut path);
         Ok(response)
     };
     let upgrade = tokio_tungstenite::accept_hdr_async_with_config(stream, look, Some(config));
     let mut socket = upgrade.await.expect("a handshake");
+    let publishes = path.starts_with("/publish/");
+    let room = path.rsplit('/').next().unwrap_or_default().to_owned();
+    let queue = {
+        let mut rooms = rooms.lock().expect("nobody panics with it");
+        let queue = rooms.entry(room);
+        queue.or_insert_with(|| broadcast::channel(QUEUE).0).clone()
+    };
     if publishes {
         while let Some(Ok(message)) = socket.next().await {
             if let Message::Binary(bytes) = message {
@@ -141,8 +159,8 @@ async fn axum_example() {
         })
     };
     let app = Router::new()
-        .route("/subscribe", any(subscribe))
-        .route("/publish", any(publish))
+        .route("/subscribe/0", any(subscribe))
+        .route("/publish/0", any(publish))
         .with_state(queue);
     let listener = axum::serve::ListenerExt::tap_io(listen().await, |stream| {
         stream.set_nodelay(true).expect("TCP");
@@ -168,22 +186,29 @@ async fn axum_subscriber(socket: WebSocket, queue: broadcast::Sender<Bytes>) {
 }
 
 /// The least that a hub can do: one thread, blocking sockets, what one read brought written once to
-/// each socket. It believes its publisher, which is the first that connects.
-fn floor(connections: usize) {
+/// each socket of its room. Rooms fill up in the order in which clients connect, each with its
+/// publisher first. It believes its publishers, and that they speak in turn.
+fn floor(connections: usize, room: usize) {
     let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
     ready(listener.local_addr().expect("bound"));
-    let mut accepted = (0..connections).map(|_| {
+    let accepted = (0..connections).map(|_| {
         let (stream, _) = listener.accept().expect("descriptors");
         stream.set_nodelay(true).expect("TCP");
         let socket = tungstenite::accept(stream).expect("a handshake");
         socket.get_ref().try_clone().expect("descriptors")
     });
-    let mut publisher = accepted.next().expect("a publisher");
-    let mut subscribers: Vec<StdStream> = accepted.collect();
-    let (mut read, mut write) = (Vec::new(), Vec::new());
-    let mut buffer = [0; 16 * 1024];
-    loop {
-        let Ok(count @ 1..) = publisher.read(&mut buffer) else {
+    let sockets: Vec<StdStream> = accepted.collect();
+    let mut rooms: Vec<(&[StdStream], Vec<u8>)> = sockets
+        .chunks(room)
+        .map(|room| (room, Vec::new()))
+        .collect();
+    let (mut write, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+    for turn in (0..rooms.len()).cycle() {
+        let (room, read) = &mut rooms[turn];
+        let [publisher, subscribers @ ..] = *room else {
+            return;
+        };
+        let Ok(count @ 1..) = (&*publisher).read(&mut buffer) else {
             return;
         };
         read.extend_from_slice(&buffer[..count]);
@@ -200,7 +225,7 @@ fn floor(connections: usize) {
             at += 6 + length;
         }
         read.drain(..at);
-        for subscriber in &mut subscribers {
+        for mut subscriber in subscribers {
             if subscriber.write_all(&write).is_err() {
                 return;
             }

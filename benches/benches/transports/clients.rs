@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use benches::NoCrypto;
 use chat_client::store::{MemoryStore, RedbStore};
-use chat_client::transport::{
-    Capabilities, ConnectOptions, Connector, Transport, TransportError,
-};
+use chat_client::transport::{Capabilities, ConnectOptions, Connector, Transport, TransportError};
 use chat_client::{Client, Conversation, Event, EventStream, Identity};
 use chat_core::delivery::Ack;
 use chat_core::id::{GroupName, UserId};

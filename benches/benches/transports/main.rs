@@ -11,9 +11,9 @@
 
 mod adapter;
 mod clients;
+mod path;
 #[path = "../hub/peers.rs"]
 mod peers;
-mod path;
 #[path = "../hub/process.rs"]
 mod process;
 mod raw_mqtt;
@@ -132,7 +132,10 @@ fn main() {
     let plan = if benches::measuring() { FULL } else { TRIAL };
     // `cargo bench --bench transports -- mqtt` measures one of them.
     let chosen = |row: &&Row| {
-        let mut named = args[1..].iter().filter(|arg| !arg.starts_with('-')).peekable();
+        let mut named = args[1..]
+            .iter()
+            .filter(|arg| !arg.starts_with('-'))
+            .peekable();
         named.peek().is_none() || named.any(|arg| row.name.contains(arg.as_str()))
     };
     for row in ROWS.iter().filter(chosen) {

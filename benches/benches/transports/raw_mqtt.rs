@@ -36,6 +36,9 @@ fn connect(address: SocketAddr, id: String, in_flight: u16) -> (AsyncClient, Eve
         .set_keep_alive(Duration::from_secs(60))
         .set_receive_maximum(Some(in_flight))
         .set_outgoing_inflight_upper_limit(in_flight);
+    let mut network = options.network_options();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
     AsyncClient::new(options, QUEUE)
 }
 

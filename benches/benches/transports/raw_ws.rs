@@ -73,7 +73,7 @@ pub(crate) async fn relay(address: SocketAddr, subscribers: usize) -> Open {
     let tally = Tally::new(subscribers, false);
     let mut tasks = JoinSet::new();
     for _ in 0..subscribers {
-        let (_, mut source) = connect(address, "subscribe").await.split();
+        let (_, mut source) = connect(address, "subscribe/0").await.split();
         let tally = Rc::clone(&tally);
         tasks.spawn_local(async move {
             let mut last = 0;
@@ -82,7 +82,7 @@ pub(crate) async fn relay(address: SocketAddr, subscribers: usize) -> Open {
             }
         });
     }
-    let (sink, _) = connect(address, "publish").await.split();
+    let (sink, _) = connect(address, "publish/0").await.split();
     let (queue, messages) = mpsc::channel(QUEUE);
     tasks.spawn_local(write(sink, messages, Message::binary::<String>));
     let path = Box::new(Raw {
