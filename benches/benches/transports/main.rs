@@ -81,8 +81,7 @@ const ROWS: [Row; 3] = [
         start: Servers::nats,
         connector: |servers| {
             let url = format!("nats://{}", servers.address());
-            let builder = NatsConnector::builder(url);
-            Arc::new(builder.jetstream().build().expect("a valid address"))
+            Arc::new(NatsConnector::from_url(&url).expect("a valid URL"))
         },
         raw: ["async-nats, core", "async-nats, JetStream"],
         open: |servers, acked, subscribers| {
