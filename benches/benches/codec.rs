@@ -32,18 +32,21 @@ fn data() -> Body {
     Body::Data(delivery::Data {
         conv: conv.0,
         epoch: 1_800_000_000_000,
-        seq: 1_000,
         base: 990,
         sent_before: 0,
         base_roster: 0,
         prev_roster: 0,
-        hlc: 1_800_000_000_000 << 16,
         roster: 0,
         attempt: 1,
         prior: None,
-        ttl_ms: 2_592_000_000,
-        deps: BoundedVec::default(),
-        body: BoundedBytes::try_from(body).expect("64 bytes fit"),
+        first: delivery::Message {
+            seq: 1_000,
+            hlc: 1_800_000_000_000 << 16,
+            ttl_ms: 2_592_000_000,
+            deps: BoundedVec::default(),
+            body: BoundedBytes::try_from(body).expect("64 bytes fit"),
+        },
+        more: BoundedVec::default(),
     })
 }
 

@@ -190,18 +190,21 @@ impl Busy {
         let data = delivery::Data {
             conv: line.conv.0,
             epoch: WALL,
-            seq: line.seq,
             base: line.seq,
             sent_before: 0,
             base_roster: 0,
             prev_roster: 0,
-            hlc: (WALL << 16) + self.told,
             roster: 0,
             attempt: 1,
             prior: None,
-            ttl_ms: 86_400_000,
-            deps: BoundedVec::default(),
-            body: BoundedBytes::try_from(body).expect("64 bytes fit"),
+            first: delivery::Message {
+                seq: line.seq,
+                hlc: (WALL << 16) + self.told,
+                ttl_ms: 86_400_000,
+                deps: BoundedVec::default(),
+                body: BoundedBytes::try_from(body).expect("64 bytes fit"),
+            },
+            more: BoundedVec::default(),
         };
         let line = &self.lines[at];
         (

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::channel::{Channel, Class};
-use crate::id::MessageId;
+use crate::id::{MessageId, Seq};
 use crate::wire::Body;
 
 /// The tables of a store. A store keeps them apart and returns all but the on-demand ones
@@ -122,6 +122,31 @@ impl RestoreError {
     }
 }
 
+/// Messages of one stream that travel in one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// The first of them.
+    pub first: MessageId,
+    /// Which copy of the first this is. No two frames have the first message and the attempt in
+    /// common.
+    pub attempt: u32,
+    /// Bit `i` set: the message that is `1 + i` after the first is here too.
+    pub more: u64,
+}
+
+impl Carried {
+    /// The messages.
+    pub fn ids(self) -> impl Iterator<Item = MessageId> {
+        let after = (0..64).filter(move |bit| self.more & (1 << bit) != 0);
+        core::iter::once(0)
+            .chain(after.map(|bit| bit + 1))
+            .map(move |step| MessageId {
+                seq: Seq(self.first.seq.0.saturating_add(step)),
+                ..self.first
+            })
+    }
+}
+
 /// A frame to send, not yet encoded or signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
@@ -137,8 +162,8 @@ pub struct Outgoing {
     pub last_value: bool,
     /// Must wait until every row queued before it is durable.
     pub gated: bool,
-    /// The message and the attempt this is, for the broker's dedup window and its acknowledgement.
-    pub message: Option<(MessageId, u32)>,
+    /// The messages in it, for the broker's dedup window and its acknowledgement.
+    pub carries: Option<Carried>,
 }
 
 impl Outgoing {
@@ -151,7 +176,7 @@ impl Outgoing {
             ttl: None,
             last_value: false,
             gated: false,
-            message: None,
+            carries: None,
         }
     }
 

@@ -25,7 +25,7 @@ pub use types::{
     Ack, DeliveryEvent, FailReason, Received, Route, SendError, SortKey, Standing, TimelineItem,
 };
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -35,6 +35,7 @@ use crate::effect::{Effects, RestoreError, Row, Table};
 use crate::hlc::{HlcClock, MAX_DRIFT};
 use crate::id::{ConvId, Epoch, Seq, TxnId, UserId};
 use crate::identity::Sender;
+use crate::output::PersistId;
 use crate::probe::mark;
 use crate::rng::Rng;
 use crate::sealer::Sealer;
@@ -43,7 +44,7 @@ use crate::time::{Now, Timestamp};
 use crate::wire;
 
 use inbox::Stream;
-use outbox::{Peer, Who};
+use outbox::{At, Peer, Who};
 use retransmit::Bucket;
 use state::{Account, Conv, ConvAt, Dues, Key, Share, StreamAt, StreamKey, Txn, UserAt};
 
@@ -73,6 +74,11 @@ pub struct Delivery {
     users: Slots<UserId, Account>,
     /// Conversations that owe something.
     owing: BTreeSet<ConvAt>,
+    /// Messages of this input, and those whose rows are being stored.
+    fresh: Vec<(ConvAt, At)>,
+    storing: VecDeque<(PersistId, ConvAt, At)>,
+    /// Conversations of which something became durable since the last flush.
+    ready: BTreeSet<ConvAt>,
     outbox: (usize, usize),
     txns: Slots<TxnId, Txn>,
     ring: BTreeMap<u64, TxnId>,
@@ -115,6 +121,9 @@ impl Delivery {
             timers: crate::deadline::DeadlineIndex::new(&rng),
             rng,
             owing: BTreeSet::new(),
+            fresh: Vec::new(),
+            storing: VecDeque::new(),
+            ready: BTreeSet::new(),
             outbox: (0, 0),
             ring: BTreeMap::new(),
             total: Share::default(),

@@ -46,6 +46,8 @@ pub(super) struct Entry {
     /// Devices and users that miss it.
     pub(super) devices: usize,
     pub(super) users: usize,
+    /// Changes of it that are not durable yet: it must not leave before they are.
+    pub(super) storing: u32,
     /// Copies sent in this life, and when the last one was.
     pub(super) sends: u32,
     pub(super) sent_at: Timestamp,

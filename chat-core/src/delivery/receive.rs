@@ -35,13 +35,7 @@ impl Delivery {
         standing: Standing,
         now: Now,
     ) {
-        let bad_prior =
-            |prior: &frames::OpenStream| prior.epoch >= data.epoch || !is_possible(prior);
-        if data.seq == 0
-            || data.base == 0
-            || data.base > data.seq
-            || data.prior.as_deref().is_some_and(bad_prior)
-        {
+        if !is_possible_data(data) {
             mark("delivery-impossible-data");
             return;
         }
@@ -54,6 +48,7 @@ impl Delivery {
         let Some((at, since)) = self.hear(from, ConvId(data.conv), claim.epoch, now) else {
             return;
         };
+        self.notice_sign(self.streams[at].conv, from, now);
         let stream = &mut self.streams[at];
         let mut steps = Vec::new();
         let (before, stood) = (stream.last.0, stream.stands());
@@ -68,51 +63,68 @@ impl Delivery {
             return;
         }
         let mut moved = stream.catch_up(claim, since, &mut steps);
+        let (first, last) = (data.first.seq, data.last().seq);
         if data.roster < since {
-            moved |= stream.skip_to(data.seq, &mut steps);
+            moved |= stream.skip_to(last, &mut steps);
         } else if data.prev_roster < since {
-            moved |= stream.skip_to(data.seq - 1, &mut steps);
+            moved |= stream.skip_to(first - 1, &mut steps);
         }
-        let (place, account) = (stream.place(data.seq), stream.account);
-        let mut arrived = None;
+        let account = stream.account;
+        let mut fresh = Fresh::new(claim.epoch, first);
         let mut again = false;
-        match place {
-            Place::Duplicate => {
-                mark("delivery-duplicate");
-                again = true;
-            }
-            Place::Beyond => mark("delivery-beyond-window"),
-            Place::Next | Place::Ahead if !self.has_room(account, place) => {
-                mark("delivery-inbox-full");
-                self.starved.insert(at);
-                again = true;
-            }
-            Place::Next | Place::Ahead => {
-                if let Some(held) = self.open_body(from, data, standing, at, now) {
-                    arrived = Some(data.seq);
-                    self.streams[at].take(data.seq, held, &mut steps);
+        for message in data.messages() {
+            let place = self.streams[at].place(message.seq);
+            match place {
+                Place::Duplicate => {
+                    mark("delivery-duplicate");
+                    again = true;
+                }
+                Place::Beyond => mark("delivery-beyond-window"),
+                Place::Next | Place::Ahead if !self.has_room(account, place, fresh.count()) => {
+                    mark("delivery-inbox-full");
+                    self.starved.insert(at);
+                    again = true;
+                }
+                Place::Next | Place::Ahead => {
+                    let id = message_id(ConvId(data.conv), from.device, claim.epoch, message.seq);
+                    if let Some(held) = self.open_body(from, id, message, standing, at, now) {
+                        fresh.add(message.seq);
+                        self.streams[at].take(message.seq, held, &mut steps);
+                    }
                 }
             }
         }
-        if moved || arrived.is_some() {
+        let news = moved || fresh.count() > 0;
+        if news {
             self.put_stream(at);
         }
-        let fresh = arrived.map(|seq| (claim.epoch, seq));
         self.apply_steps(at, (before, steps), fresh);
-        let stream = &self.streams[at];
-        if let Some((seq, held)) = arrived.and_then(|seq| stream.held.get_key_value(&seq)) {
-            mark("delivery-held");
-            let id = self.convs[stream.conv].id;
-            let key = rows::held_key(id, stream.device, claim.epoch, *seq);
-            self.effects
-                .put(Table::Streams, key, rows::encode_held(held));
-            self.share(account, 0, 1);
-        }
+        self.store_held(at, fresh);
         self.await_held(at, now);
-        if moved || arrived.is_some() {
+        if news {
             self.ack_later(at, now);
         } else if again {
             self.ack_again(at, now);
+        }
+    }
+
+    /// Stores what arrived just now and has to wait for its turn.
+    fn store_held(&mut self, at: StreamAt, fresh: Fresh) {
+        let stream = &self.streams[at];
+        let (id, device, account) = (self.convs[stream.conv].id, stream.device, stream.account);
+        let mut count = 0;
+        for seq in fresh.iter() {
+            let Some(held) = stream.held.get(&seq) else {
+                continue;
+            };
+            mark("delivery-held");
+            count += 1;
+            let key = rows::held_key(id, device, fresh.epoch, seq);
+            self.effects
+                .put(Table::Streams, key, rows::encode_held(held));
+        }
+        if count > 0 {
+            self.share(account, 0, count);
         }
     }
 
@@ -168,7 +180,7 @@ impl Delivery {
         if moved {
             self.put_stream(at);
         }
-        self.apply_steps(at, (before, steps), None);
+        self.apply_steps(at, (before, steps), Fresh::NONE);
         self.await_held(at, now);
         moved
     }
@@ -246,16 +258,16 @@ impl Delivery {
     fn open_body(
         &mut self,
         from: &Sender,
-        data: &frames::Data,
+        id: MessageId,
+        message: &frames::Message,
         standing: Standing,
         at: StreamAt,
         now: Now,
     ) -> Option<Held> {
-        let conv = ConvId(data.conv);
-        let id = message_id(conv, from.device, Epoch(data.epoch), data.seq);
+        let conv = id.stream.conv;
         let (hlc, ttl) = (
-            Hlc(data.hlc),
-            core::time::Duration::from_millis(data.ttl_ms),
+            Hlc(message.hlc),
+            core::time::Duration::from_millis(message.ttl_ms),
         );
         // Later than its sender gives it up, whatever the two clocks say.
         let patience = ttl.min(self.config.content_ttl) + MAX_DRIFT;
@@ -267,11 +279,11 @@ impl Delivery {
             suspect: false,
             body: None,
         };
-        if data.body.is_empty() {
+        if message.body.is_empty() {
             mark("delivery-taken-back");
             return Some(held);
         }
-        let plain = match self.sealer.open(conv, from, &id, &data.body) {
+        let plain = match self.sealer.open(conv, from, &id, &message.body) {
             Unsealed::Plain(plain) => Some(plain),
             Unsealed::Never => None,
             Unsealed::NotYet => {
@@ -292,14 +304,14 @@ impl Delivery {
         }
         mark("delivery-dead-letter");
         stream.refused.push(frames::Refusal {
-            seq: data.seq,
+            seq: message.seq,
             code: UNDECODABLE,
         });
         let cause = ContentError::Malformed;
         self.effects.put(
             Table::DeadLetters,
-            rows::held_key(conv, from.device, Epoch(data.epoch), data.seq),
-            rows::encode_dead(&from.user, &cause.to_string(), &data.body),
+            rows::held_key(conv, from.device, id.stream.epoch, message.seq),
+            rows::encode_dead(&from.user, &cause.to_string(), &message.body),
         );
         self.effects.emit_gated(DeliveryEvent::DeadLetter {
             id,
@@ -311,12 +323,7 @@ impl Delivery {
 
     /// Puts what a stream hands over into the inbox log and onto the timeline, gaps behind what
     /// came `before`. `fresh` arrived just now and has no row of its own.
-    fn apply_steps(
-        &mut self,
-        at: StreamAt,
-        (mut before, steps): (Hlc, Vec<Step>),
-        fresh: Option<(Epoch, u64)>,
-    ) {
+    fn apply_steps(&mut self, at: StreamAt, (mut before, steps): (Hlc, Vec<Step>), fresh: Fresh) {
         if steps.is_empty() {
             return;
         }
@@ -327,7 +334,7 @@ impl Delivery {
         for step in steps {
             match step {
                 Step::Deliver(epoch, seq, held) => {
-                    if fresh != Some((epoch, seq)) {
+                    if !fresh.has(epoch, seq) {
                         let key = rows::held_key(id, device, epoch, seq);
                         self.effects.delete(Table::Streams, key);
                         self.share(account, 0, -1);
@@ -454,7 +461,7 @@ impl Delivery {
             let before = stream.last.0;
             stream.raise(top, true, &mut steps);
             self.put_stream(at);
-            self.apply_steps(at, (before, steps), None);
+            self.apply_steps(at, (before, steps), Fresh::NONE);
         }
         self.await_held(at, now);
         if top.is_some() {
@@ -519,14 +526,15 @@ impl Delivery {
         (self.config.max_inbox / 4).max(1)
     }
 
-    fn has_room(&self, user: UserAt, place: Place) -> bool {
+    /// True when one more fits after `more` that were just taken.
+    fn has_room(&self, user: UserAt, place: Place, more: usize) -> bool {
         let share = self.users[user].share;
         if planted("delivery-inbox-unbounded") {
             return true;
         }
         let held = |it: Share| if place == Place::Next { 0 } else { it.held };
-        share.told + held(share) < self.quota()
-            && self.total.told + held(self.total) < self.config.max_inbox
+        share.told + held(share) + more < self.quota()
+            && self.total.told + held(self.total) + more < self.config.max_inbox
     }
 
     /// How many messages beyond what it has a stream may get.
@@ -538,6 +546,56 @@ impl Delivery {
             .min(self.config.max_inbox.saturating_sub(self.total.told));
         u64::try_from(left).unwrap_or(u64::MAX).min(WINDOW)
     }
+}
+
+/// Which messages arrived in this frame and have no rows of their own yet.
+#[derive(Clone, Copy, Debug)]
+struct Fresh {
+    epoch: Epoch,
+    first: u64,
+    /// Bit `i` set: `first + i` arrived.
+    bits: u64,
+}
+
+impl Fresh {
+    const NONE: Self = Self::new(Epoch(0), 0);
+
+    const fn new(epoch: Epoch, first: u64) -> Self {
+        Self {
+            epoch,
+            first,
+            bits: 0,
+        }
+    }
+
+    fn add(&mut self, seq: u64) {
+        self.bits |= 1 << (seq - self.first);
+    }
+
+    fn count(self) -> usize {
+        self.bits.count_ones() as usize
+    }
+
+    fn has(self, epoch: Epoch, seq: u64) -> bool {
+        let bit = seq.checked_sub(self.first).filter(|bit| *bit < WINDOW);
+        epoch == self.epoch && bit.is_some_and(|bit| self.bits & (1 << bit) != 0)
+    }
+
+    fn iter(self) -> impl Iterator<Item = u64> {
+        let set = (0..WINDOW).filter(move |bit| self.bits & (1 << bit) != 0);
+        set.map(move |bit| self.first + bit)
+    }
+}
+
+fn is_possible_data(data: &frames::Data) -> bool {
+    let bad_prior = |prior: &frames::OpenStream| prior.epoch >= data.epoch || !is_possible(prior);
+    let first = data.first.seq;
+    first > 0
+        && data.base > 0
+        && data.base <= first
+        && data.messages().is_sorted_by(|a, b| a.seq < b.seq)
+        && data.last().seq - first < WINDOW
+        && !data.prior.as_deref().is_some_and(bad_prior)
 }
 
 fn is_possible(open: &frames::OpenStream) -> bool {

@@ -9,20 +9,24 @@ use core::time::Duration;
 
 use super::Delivery;
 use super::outbox::At;
+use super::send::FRAME_OVERHEAD;
 use super::state::ConvAt;
 use crate::channel::Class;
 use crate::config::DeliveryConfig;
-use crate::effect::Outgoing;
+use crate::effect::{Carried, Outgoing};
 use crate::id::{Epoch, MessageId, Seq, StreamId};
 use crate::identity::Sender;
 use crate::probe::{mark, planted};
 use crate::rng::Rng;
 use crate::time::{Now, Timestamp, UnixMillis};
+use crate::wire::delivery::{MAX_BATCH, MAX_BODY};
 use crate::wire::{self, BoundedVec};
 
 /// From this many silent rounds on only the first missing message of each epoch is sent, as a
 /// probe: who is away would only find copies in its mailbox.
 const PROBE_FROM: u32 = 3;
+/// What a message needs besides its body when it is not the first of its frame, at the most.
+const MESSAGE_OVERHEAD: usize = 64;
 /// Epochs listed in one hello, the oldest: what expired lies in the first of them.
 const MAX_OPEN: usize = 12;
 /// What expired is announced for another time to live, but at least for so long.
@@ -123,96 +127,144 @@ pub(super) fn spread(wait: Duration, rng: &mut Rng) -> Duration {
 }
 
 impl Delivery {
-    /// Sends what has not been sent and fits the window of somebody, in order.
+    /// Sends what is durable, has not been sent and fits the window of somebody, in order; what
+    /// waits together shares frames.
     pub(super) fn pump(&mut self, conv: ConvAt, now: Now) {
         if !self.up {
             return;
         }
         let mut above = (Epoch(0), 0);
-        let mut limit = None;
         loop {
-            let it = &self.convs[conv];
-            let Some(&at) = it.out.unsent.range(above..).next() else {
+            let out = &self.convs[conv].out;
+            let Some(&first) = out.unsent.range(above..).next() else {
                 break;
             };
-            if it.route.is_none() {
-                break;
-            }
-            let most = match limit {
-                Some((epoch, most)) if epoch == at.0 => most,
-                _ => it.out.limit(at.0),
-            };
-            limit = Some((at.0, most));
+            let rest = (first.0, out.limit(first.0));
+            let next = (first.0, first.1 + 1);
+            let fits = out.unsent.range(next..).take_while(|at| **at <= rest);
+            let more: Vec<At> = fits.take(MAX_BATCH - 1).copied().collect();
             // What cannot be sent now holds up its own epoch only.
-            above = if at.1 <= most && self.transmit(conv, at, now) {
-                at
+            above = if first <= rest && self.transmit(conv, first, &more, now) > 0 {
+                first
             } else {
-                (at.0, u64::MAX)
+                (first.0, u64::MAX)
             };
         }
         self.arm(conv, now);
     }
 
-    /// Sends one copy; false when it cannot be sealed now.
-    fn transmit(&mut self, conv: ConvAt, at: At, now: Now) -> bool {
-        let id = self.own_id(conv, at);
+    /// Sends a copy of `first`, and in the same frame as many of `more`, in order, as may travel
+    /// with it. Returns how many went: none when `first` cannot be sent now.
+    fn transmit(&mut self, conv: ConvAt, first: At, more: &[At], now: Now) -> usize {
+        let lives_apart = self.epoch_at_start.0.saturating_sub(first.0.0);
+        let most = MAX_BODY.min(self.max_frame.saturating_sub(FRAME_OVERHEAD));
         let it = &mut self.convs[conv];
         let Some(route) = &it.route else {
-            return false;
+            return 0;
         };
-        let base = it.out.base(at.0);
-        let base_roster = it.out.base_roster(at.0);
-        let sent_before = it.out.lives.get(&at.0).map_or(0, |life| life.sent_before);
-        let prior = it.out.prior(at.0).map(Box::new);
-        let Some(entry) = it.out.entries.get_mut(&at) else {
-            it.out.unsent.remove(&at);
-            return true;
+        let stream = StreamId {
+            conv: it.id,
+            device: self.me.device,
+            epoch: first.0,
         };
-        if entry.expires <= now.wall {
-            return false;
+        let base = it.out.base(first.0);
+        let base_roster = it.out.base_roster(first.0);
+        let sent_before = it
+            .out
+            .lives
+            .get(&first.0)
+            .map_or(0, |life| life.sent_before);
+        let prior = it.out.prior(first.0).map(Box::new);
+        let mut carried: Option<(Carried, wire::delivery::Data)> = None;
+        let mut others = Vec::new();
+        let (mut room, mut longest) = (most, Duration::ZERO);
+        for at in core::iter::once(&first).chain(more) {
+            let Some(entry) = it.out.entries.get_mut(at) else {
+                break;
+            };
+            let step = at.1 - first.1;
+            let alike = carried.as_ref().is_none_or(|(_, data)| {
+                at.0 == first.0 && step < 64 && entry.roster == data.roster
+            });
+            if !alike || entry.storing > 0 || entry.expires <= now.wall {
+                break;
+            }
+            let seq = Seq(at.1);
+            let sealed = if entry.body.is_empty() {
+                Some(Vec::new())
+            } else {
+                self.sealer.seal(&MessageId { stream, seq }, &entry.body)
+            };
+            let Some(sealed) = sealed else {
+                mark("delivery-not-sealed");
+                break;
+            };
+            let takes = sealed.len() + MESSAGE_OVERHEAD;
+            if carried.is_some() && takes > room {
+                break;
+            }
+            room = room.saturating_sub(takes);
+            // A body that outgrew the frame by sealing waits too: its time to live ends it.
+            let Ok(body) = sealed.try_into() else {
+                mark("delivery-not-sealed");
+                break;
+            };
+            let left = entry.expires.saturating_since(now.wall);
+            longest = longest.max(left);
+            entry.sends = entry.sends.saturating_add(1);
+            entry.sent_at = now.mono;
+            entry.left = true;
+            let message = wire::delivery::Message {
+                seq: at.1,
+                hlc: entry.hlc.0,
+                ttl_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+                deps: BoundedVec::default(),
+                body,
+            };
+            it.out.unsent.remove(at);
+            if let Some((carried, _)) = &mut carried {
+                mark("delivery-shared-frame");
+                carried.more |= 1 << (step - 1);
+                others.push(message);
+                continue;
+            }
+            // Attempts of a new life start above those of the old ones, so that a broker's window
+            // of ids never takes a new copy for an old one.
+            let attempt = u32::try_from(lives_apart & 0x7fff_ffff)
+                .expect("31 bits fit")
+                .saturating_add(entry.sends);
+            let data = wire::delivery::Data {
+                conv: it.id.0,
+                epoch: first.0.0,
+                base,
+                sent_before,
+                base_roster,
+                prev_roster: entry.prev_roster,
+                roster: entry.roster,
+                attempt,
+                prior: prior.clone(),
+                first: message,
+                more: BoundedVec::default(),
+            };
+            let id = MessageId { stream, seq };
+            carried = Some((
+                Carried {
+                    first: id,
+                    attempt,
+                    more: 0,
+                },
+                data,
+            ));
         }
-        let sealed = if entry.body.is_empty() {
-            Some(Vec::new())
-        } else {
-            self.sealer.seal(&id, &entry.body)
+        let Some((carried, mut data)) = carried else {
+            return 0;
         };
-        // A body that outgrew the frame by sealing waits too: its time to live ends it.
-        let Some(body) = sealed.and_then(|sealed| sealed.try_into().ok()) else {
-            mark("delivery-not-sealed");
-            return false;
-        };
-        let left = entry.expires.saturating_since(now.wall);
-        entry.sends = entry.sends.saturating_add(1);
-        entry.sent_at = now.mono;
-        entry.left = true;
-        // Attempts of a new life start above those of the old ones, so that a broker's window of
-        // ids never takes a new copy for an old one.
-        let lives_apart = self.epoch_at_start.0.saturating_sub(at.0.0);
-        let attempt = u32::try_from(lives_apart & 0x7fff_ffff)
-            .expect("31 bits fit")
-            .saturating_add(entry.sends);
-        let data = wire::delivery::Data {
-            conv: it.id.0,
-            epoch: at.0.0,
-            seq: at.1,
-            base,
-            sent_before,
-            base_roster,
-            prev_roster: entry.prev_roster,
-            hlc: entry.hlc.0,
-            roster: entry.roster,
-            attempt,
-            prior,
-            ttl_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-            deps: BoundedVec::default(),
-            body,
-        };
-        let mut frame = Outgoing::durable(route.channel.clone(), data).with_ttl(left);
-        frame.gated = !planted("delivery-publish-before-persist");
-        frame.message = Some((id, attempt));
-        it.out.unsent.remove(&at);
+        let sent = 1 + others.len();
+        data.more = BoundedVec::take_from(others);
+        let mut frame = Outgoing::durable(route.channel.clone(), data).with_ttl(longest);
+        frame.carries = Some(carried);
         self.effects.send(frame);
-        true
+        sent
     }
 
     /// Sets the retransmit timer where something is owed and none runs; stops it where not.
@@ -284,11 +336,19 @@ impl Delivery {
             return;
         }
         let mut sent = false;
-        for (_, at) in &due {
+        let nothing_due = due.is_empty();
+        while let Some(&(_, first)) = due.first() {
             match self.bucket.take(now.mono) {
                 Ok(()) => {
                     mark("delivery-retransmit");
-                    sent |= self.transmit(conv, *at, now);
+                    let mut more: Vec<At> = due.iter().map(|(_, at)| *at).collect();
+                    more.retain(|at| at.0 == first.0 && at.1 > first.1);
+                    more.sort_unstable();
+                    more.truncate(MAX_BATCH - 1);
+                    let went = self.transmit(conv, first, &more, now);
+                    sent |= went > 0;
+                    more.truncate(went.saturating_sub(1));
+                    due.retain(|(_, at)| *at != first && !more.contains(at));
                 }
                 Err(wait) => {
                     mark("delivery-bucket-empty");
@@ -303,11 +363,11 @@ impl Delivery {
                 }
             }
         }
-        if due.is_empty() && !self.say_where_we_stand(conv, now) {
+        if nothing_due && !self.say_where_we_stand(conv, now) {
             return;
         }
         let it = &mut self.convs[conv];
-        if sent || due.is_empty() {
+        if sent || nothing_due {
             it.out.rtt.silent = it.out.rtt.silent.saturating_add(1);
         }
         self.arm(conv, now);

@@ -175,6 +175,7 @@ pub(super) fn restore_outbox(row: &Row) -> Result<(ConvId, At, Entry), RestoreEr
         body: Bytes::copy_from_slice(stored.body.0),
         devices: 0,
         users: 0,
+        storing: 0,
         sends: 0,
         sent_at: Timestamp::ZERO,
         left: true,

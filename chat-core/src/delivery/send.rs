@@ -11,15 +11,16 @@ use super::state::{ConvAt, Txn};
 use super::types::{Ack, DeliveryEvent, FailReason, SendError, SortKey};
 use super::{Delivery, MAX_TXNS, TYPING_EVERY, rows, timeline};
 use crate::content::Content;
-use crate::effect::{Outgoing, Table};
+use crate::effect::{Carried, Outgoing, Table};
 use crate::id::{ConvId, MessageId, TxnId};
-use crate::probe::mark;
+use crate::output::PersistId;
+use crate::probe::{mark, planted};
 use crate::time::{Now, Timestamp};
 use crate::wire;
 
 /// What a frame needs besides its content, at the most: the header with key, signature and the
 /// longest name, the numbers, and what the sealer adds.
-const FRAME_OVERHEAD: usize = 768;
+pub(super) const FRAME_OVERHEAD: usize = 768;
 
 pub(super) fn hash(conv: ConvId, body: &[u8]) -> [u8; 16] {
     let mut hash = Sha256::new();
@@ -99,6 +100,7 @@ impl Delivery {
             body,
             devices: 0,
             users: 0,
+            storing: 0,
             sends: 0,
             sent_at: Timestamp::ZERO,
             left: false,
@@ -108,7 +110,6 @@ impl Delivery {
         let id = self.own_id(conv, at);
         self.txns.insert(txn, Txn { id, hash });
         self.enqueue(conv, at, entry, alone, now);
-        self.pump(conv, now);
         Ok(id)
     }
 
@@ -130,6 +131,7 @@ impl Delivery {
                 self.set_dues(conv, |dues| dues.expiry = Some(due));
             }
             self.convs[conv].out.add(at, entry);
+            self.await_stored(conv, at);
         }
         let it = &mut self.convs[conv];
         it.shown = it.shown.max(Some(sort));
@@ -139,6 +141,49 @@ impl Delivery {
         if alone {
             let ack = Ack::Delivered;
             self.effects.emit_gated(DeliveryEvent::Progress { id, ack });
+        }
+    }
+
+    /// A message, or a change of it, waits for the rows of this input.
+    fn await_stored(&mut self, conv: ConvAt, at: At) {
+        if planted("delivery-publish-before-persist") {
+            self.ready.insert(conv);
+            return;
+        }
+        if let Some(entry) = self.convs[conv].out.entries.get_mut(&at) {
+            entry.storing += 1;
+            self.fresh.push((conv, at));
+        }
+    }
+
+    /// The rows queued so far are in `batch`.
+    pub fn handle_batched(&mut self, batch: PersistId) {
+        let fresh = self.fresh.drain(..);
+        self.storing
+            .extend(fresh.map(|(conv, at)| (batch, conv, at)));
+    }
+
+    /// Everything up to and including `batch` is durable: what waited for it may leave, with the
+    /// next [`Self::flush`].
+    pub fn handle_persisted(&mut self, batch: PersistId) {
+        while let Some((_, conv, at)) = self.storing.pop_front_if(|(of, _, _)| *of <= batch) {
+            if let Some(entry) = self.convs[conv].out.entries.get_mut(&at) {
+                entry.storing -= 1;
+                self.ready.insert(conv);
+            }
+        }
+    }
+
+    /// True when [`Self::flush`] has something to send.
+    pub fn is_ready(&self) -> bool {
+        self.up && !self.ready.is_empty()
+    }
+
+    /// Sends what became durable since the last time: several messages of a conversation share
+    /// frames. Call it when nothing else is to be done first, so that what waits waits together.
+    pub fn flush(&mut self, now: Now) {
+        while let Some(conv) = self.ready.pop_first() {
+            self.pump(conv, now);
         }
     }
 
@@ -199,7 +244,7 @@ impl Delivery {
 
     /// Takes back a message that never left (Q3); false when it is too late. Its number is still
     /// sent, empty, so that nobody waits for it.
-    pub fn cancel(&mut self, id: &MessageId, now: Now) -> bool {
+    pub fn cancel(&mut self, id: &MessageId, _now: Now) -> bool {
         let at = (id.stream.epoch, id.seq.0);
         if id.stream.device != self.me.device {
             return false;
@@ -210,7 +255,6 @@ impl Delivery {
         let taken = self.take_back(conv, at, &FailReason::Cancelled);
         if taken {
             mark("delivery-cancelled");
-            self.pump(conv, now);
         }
         taken
     }
@@ -229,6 +273,7 @@ impl Delivery {
         entry.body = Bytes::new();
         let empty = entry.clone();
         self.outbox.1 -= whole.body.len();
+        self.await_stored(conv, at);
         self.convs[conv].out.note_end(at);
         self.put_sent(conv, at, &whole, Some(why));
         self.put_outbox(conv, at, &empty);
@@ -240,7 +285,7 @@ impl Delivery {
 
     /// The largest frame that the connection carries. What was written before we knew and is too
     /// large fails now; what left over a wider connection waits for such a one, or expires.
-    pub fn handle_max_frame(&mut self, max: usize, now: Now) {
+    pub fn handle_max_frame(&mut self, max: usize, _now: Now) {
         let narrower = core::mem::replace(&mut self.max_frame, max) > max;
         let owing: Vec<ConvAt> = self.owing.iter().copied().collect();
         for conv in owing.into_iter().filter(|_| narrower) {
@@ -252,9 +297,6 @@ impl Delivery {
             for at in &large {
                 self.take_back(conv, *at, &FailReason::TooLarge);
             }
-            if !large.is_empty() {
-                self.pump(conv, now);
-            }
         }
     }
 
@@ -264,8 +306,14 @@ impl Delivery {
         (bytes > self.max_frame).then_some(bytes)
     }
 
-    /// The broker took (or did not take) this attempt of a message.
-    pub fn handle_handed_off(&mut self, id: &MessageId, attempt: u32, taken: bool, now: Now) {
+    /// The broker took (or did not take) a frame with messages.
+    pub fn handle_handed_off(&mut self, carried: Carried, taken: bool, now: Now) {
+        for id in carried.ids() {
+            self.on_handed_off(&id, taken, now);
+        }
+    }
+
+    fn on_handed_off(&mut self, id: &MessageId, taken: bool, now: Now) {
         let at = (id.stream.epoch, id.seq.0);
         let Some(conv) = self.convs.slot(&id.stream.conv) else {
             return;
@@ -282,7 +330,7 @@ impl Delivery {
             }
             return;
         }
-        if entry.sends == 0 || attempt == 0 {
+        if entry.sends == 0 {
             return;
         }
         mark("delivery-not-taken");

@@ -36,6 +36,7 @@ impl Endpoint {
             let rows = core::mem::take(&mut self.rows);
             self.stats.rows += rows.len() as u64;
             self.out.push_back(Output::Persist { id, rows });
+            self.delivery.handle_batched(id);
             id
         });
         // What is gated waits for this batch, or else for the last one that is still under way.
@@ -122,7 +123,7 @@ impl Endpoint {
 
     fn transmit(&mut self, frame: Outgoing, gate: Option<PersistId>, now: Now) {
         if !self.link.is_up() {
-            if frame.class == Class::Durable && frame.message.is_none() {
+            if frame.class == Class::Durable && frame.carries.is_none() {
                 if self.parked.len() == MAX_PARKED {
                     self.parked.pop_front();
                     self.stats.parked_dropped += 1;
@@ -141,7 +142,7 @@ impl Endpoint {
         }
         let id = TransmitId(self.next_transmit);
         self.next_transmit += 1;
-        if let Some(tracked) = frame.message {
+        if let Some(tracked) = frame.carries {
             if self.tracked.len() == MAX_TRACKED {
                 self.tracked.pop_first();
             }
@@ -159,8 +160,8 @@ impl Endpoint {
             ttl: frame.ttl,
             last_value: frame.last_value,
             dedup: frame
-                .message
-                .map(|(message, attempt)| dedup_id(&message, attempt)),
+                .carries
+                .map(|carried| dedup_id(&carried.first, carried.attempt)),
             after: gate.max(epoch_gate),
         }));
     }

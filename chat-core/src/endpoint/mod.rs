@@ -31,9 +31,9 @@ use faults::Faults;
 use crate::channel::Channel;
 use crate::config::ConfigError;
 use crate::delivery::Delivery;
-use crate::effect::{Outgoing, RestoreError, RowOp};
+use crate::effect::{Carried, Outgoing, RestoreError, RowOp};
 use crate::group::Groups;
-use crate::id::{ConvId, DeviceId, GroupId, MessageId, UserId};
+use crate::id::{ConvId, DeviceId, GroupId, UserId};
 use crate::identity::{Budget, Pins, PublicKey, Sender, Signer, Verifier};
 use crate::link::{Link, LinkEvent};
 use crate::lobby::Lobbies;
@@ -135,7 +135,7 @@ pub struct Endpoint {
     rows: Vec<RowOp>,
     staged: Vec<Staged>,
     parked: VecDeque<Outgoing>,
-    tracked: BTreeMap<TransmitId, (MessageId, u32)>,
+    tracked: BTreeMap<TransmitId, Carried>,
     out: VecDeque<Output>,
     next_persist: u64,
     durable: Option<PersistId>,
@@ -163,9 +163,8 @@ impl Endpoint {
     /// or nobody can say.
     pub fn handle_acked(&mut self, id: TransmitId, taken: bool, now: Timestamp) {
         let now = self.clock.read(now);
-        if let Some((message, attempt)) = self.tracked.remove(&id) {
-            self.delivery
-                .handle_handed_off(&message, attempt, taken, now);
+        if let Some(carried) = self.tracked.remove(&id) {
+            self.delivery.handle_handed_off(carried, taken, now);
             self.settle(now);
         }
     }
@@ -174,6 +173,7 @@ impl Endpoint {
     pub fn handle_persisted(&mut self, id: PersistId, now: Timestamp) {
         self.clock.advance(now);
         self.durable = self.durable.max(Some(id));
+        self.delivery.handle_persisted(id);
         if core::mem::take(&mut self.connect_waits) {
             self.connect_durably();
             let now = self.clock.read(now);
@@ -200,15 +200,21 @@ impl Endpoint {
         self.handle_timeout(now);
     }
 
-    /// The next thing to do; see [`Output`].
+    /// The next thing to do; see [`Output`]. Messages leave last: those that became durable since
+    /// the last time share frames and signatures.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if self.out.is_empty() && self.delivery.is_ready() {
+            let now = self.clock.read(self.clock.now());
+            self.delivery.flush(now);
+            self.settle(now);
+        }
         self.out.pop_front()
     }
 
     /// When to call [`Self::handle_timeout`] at the latest; a past time (read it as "now") while
     /// outputs are queued.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        if !self.out.is_empty() {
+        if !self.out.is_empty() || self.delivery.is_ready() {
             return Some(self.clock.now());
         }
         [

@@ -19,15 +19,34 @@ pub struct Dep {
     pub seq: u64,
 }
 
-/// One message. The stream is (signer's device, `epoch`, `conv`).
+/// Messages in one [`Data`] frame.
+pub const MAX_BATCH: usize = 32;
+
+/// One message in a [`Data`] frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The place in the stream, from 1.
+    pub seq: u64,
+    /// Hybrid logical clock at accept: the display order.
+    pub hlc: u64,
+    /// Milliseconds left to live at transmit.
+    pub ttl_ms: u64,
+    /// Causal hints.
+    pub deps: BoundedVec<Dep, 8>,
+    /// The sealed content. Empty: the message was taken back before it ever left (Q3), and its
+    /// number is to be passed over.
+    pub body: BoundedBytes<MAX_BODY>,
+}
+
+/// Messages of one stream: (signer's device, `epoch`, `conv`). What waits together travels
+/// together, because a signature costs more than all the rest of a message; each counts as if it
+/// had come alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Data {
     /// The conversation.
     pub conv: [u8; 32],
     /// The sender's epoch.
     pub epoch: u64,
-    /// The place in the stream, from 1.
-    pub seq: u64,
     /// The lowest sequence number neither acknowledged by all nor expired.
     pub base: u64,
     /// How many messages this device sent to the conversation in all earlier epochs: what is
@@ -36,24 +55,33 @@ pub struct Data {
     /// The `roster` of the message before `base`, whatever its epoch: when it lies before a
     /// receiver's admission, nothing below `base` was meant for it. 0 when there is none.
     pub base_roster: u64,
-    /// The `roster` of the message before this one, likewise.
+    /// The `roster` of the message before the first one here, likewise.
     pub prev_roster: u64,
-    /// Hybrid logical clock at accept: the display order.
-    pub hlc: u64,
-    /// The index of the group log that the recipients were computed from (G10); 0 in 1:1.
+    /// The index of the group log that the recipients of all messages here, and of those between
+    /// them, were computed from (G10); 0 in 1:1.
     pub roster: u64,
-    /// Which copy this is; grows with each (Q7, Q8) and starts higher in each process life.
+    /// Which copy of the first message this is; grows with each (Q7, Q8) and starts higher in each
+    /// process life.
     pub attempt: u32,
     /// The latest older epoch that is still owed to somebody. A receiver that misses something
-    /// of it passes over this message without a word: what it misses comes first (ID2).
+    /// of it passes over this frame without a word: what it misses comes first (ID2).
     pub prior: Option<Box<OpenStream>>,
-    /// Milliseconds left to live at transmit.
-    pub ttl_ms: u64,
-    /// Causal hints.
-    pub deps: BoundedVec<Dep, 8>,
-    /// The sealed content. Empty: the message was taken back before it ever left (Q3), and its
-    /// number is to be passed over.
-    pub body: BoundedBytes<MAX_BODY>,
+    /// The first message.
+    pub first: Message,
+    /// Others, numbers rising, all within 64 of the first.
+    pub more: BoundedVec<Message, { MAX_BATCH - 1 }>,
+}
+
+impl Data {
+    /// All messages, in order.
+    pub fn messages(&self) -> impl Iterator<Item = &Message> {
+        core::iter::once(&self.first).chain(self.more.iter())
+    }
+
+    /// The last message.
+    pub fn last(&self) -> &Message {
+        self.more.last().unwrap_or(&self.first)
+    }
 }
 
 /// A message that its receiver refused for good (Q13).

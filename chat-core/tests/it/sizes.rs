@@ -17,25 +17,38 @@ fn size(channel: &Channel, body: impl Into<Body>) -> usize {
     frame.len()
 }
 
+fn message(seq: u64) -> delivery::Message {
+    let body = Content::text("x".repeat(64)).encode(CONV).unwrap();
+    delivery::Message {
+        seq,
+        hlc: EPOCH << 16,
+        ttl_ms: 30 * 86_400_000,
+        deps: BoundedVec::default(),
+        body: BoundedBytes::try_from(body).unwrap(),
+    }
+}
+
 #[test]
 fn frames_have_the_published_sizes() {
     let conv = Channel::Conv(TopicId([3; 16]));
     let data = delivery::Data {
         conv: CONV.0,
         epoch: EPOCH,
-        seq: 1_000,
         base: 990,
         sent_before: 0,
         base_roster: 0,
         prev_roster: 0,
-        hlc: EPOCH << 16,
         roster: 0,
         attempt: 1,
         prior: None,
-        ttl_ms: 30 * 86_400_000,
-        deps: BoundedVec::default(),
-        body: BoundedBytes::try_from(Content::text("x".repeat(64)).encode(CONV).unwrap()).unwrap(),
+        first: message(1_000),
+        more: BoundedVec::default(),
     };
+    let batch = delivery::Data {
+        more: BoundedVec::take_from((1_001..).map(message)),
+        ..data.clone()
+    };
+    assert_eq!(batch.more.len(), delivery::MAX_BATCH - 1);
     let ack = delivery::Ack {
         streams: BoundedVec::take_from([delivery::StreamAck {
             device: [8; 32],
@@ -64,6 +77,7 @@ fn frames_have_the_published_sizes() {
     };
     let sizes = [
         ("a text of 64 bytes", size(&conv, data)),
+        ("32 texts of 64 bytes in one frame", size(&conv, batch)),
         (
             "an acknowledgement of one stream",
             size(&Channel::Inbox(user("bob")), ack),

@@ -235,13 +235,11 @@ impl Delivery {
                         device: opened.key.device(),
                         epoch: Epoch(data.epoch),
                     };
-                    return self.bind(
-                        MessageId {
-                            stream,
-                            seq: Seq(data.seq),
-                        },
-                        &data.body,
-                    );
+                    for message in data.messages() {
+                        let seq = Seq(message.seq);
+                        self.bind(MessageId { stream, seq }, &message.body)?;
+                    }
+                    return Ok(());
                 }
             }
             _ => {}
@@ -261,19 +259,18 @@ impl Delivery {
             device: at.device,
             epoch: Epoch(data.epoch),
         };
-        let id = MessageId {
-            stream,
-            seq: Seq(data.seq),
-        };
-        match self.messages.get(&id) {
-            Some(message)
-                if message.fate == Fate::Issued && message.life == self.places[at.node].life =>
+        for message in data.messages() {
+            let seq = Seq(message.seq);
+            let id = MessageId { stream, seq };
+            if let Some(message) = self.messages.get(&id)
+                && message.fate == Fate::Issued
+                && message.life == self.places[at.node].life
             {
                 let text = format!("node {} sends {id:?}, which is not durable", at.node);
-                Err(Violation::new("persist before publish", text))
+                return Err(Violation::new("persist before publish", text));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// True when the sender's disk went back: it may have forgotten that it took `id` back.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::channel::Channel;
 use crate::content::Content;
-use crate::effect::{Effect, Outgoing, RowOp};
+use crate::effect::{Carried, Effect, Outgoing, RowOp};
 use crate::id::{DeviceId, MessageId};
 use crate::sealer::Plain;
 use crate::time::UnixMillis;

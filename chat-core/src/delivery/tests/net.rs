@@ -189,8 +189,11 @@ impl Net {
         if !rows.is_empty() {
             self.nodes[n].batches.push_back(rows);
             self.nodes[n].queued += 1;
+            let batch = PersistId(self.nodes[n].queued);
+            self.nodes[n].machine.handle_batched(batch);
         }
         let after = self.nodes[n].queued;
+        self.flush(n);
         for effect in rest {
             let waits = match &effect {
                 Effect::Send(frame) => frame.gated,
@@ -202,6 +205,13 @@ impl Net {
             } else {
                 self.release(n, effect);
             }
+        }
+    }
+
+    fn flush(&mut self, n: usize) {
+        if self.nodes[n].machine.is_ready() {
+            self.nodes[n].machine.flush(self.now);
+            self.drain(n);
         }
     }
 
@@ -217,12 +227,20 @@ impl Net {
         if !self.nodes[n].up {
             return;
         }
-        if let Body::Data(data) = &frame.body
-            && !data.body.is_empty()
-        {
-            let content = Content::decode(CONV, &data.body).unwrap();
-            let (id, _) = frame.message.unwrap();
-            self.bind(id, text(&content));
+        if let Body::Data(data) = &frame.body {
+            let ids: Vec<_> = frame.carries.unwrap().ids().collect();
+            assert_eq!(
+                ids.len(),
+                data.messages().count(),
+                "what is carried is named"
+            );
+            for (id, message) in ids.into_iter().zip(data.messages()) {
+                assert_eq!(id.seq.0, message.seq);
+                if !message.body.is_empty() {
+                    let content = Content::decode(CONV, &message.body).unwrap();
+                    self.bind(id, text(&content));
+                }
+            }
         }
         for to in 0..self.nodes.len() {
             let hears = match &frame.channel {
@@ -339,6 +357,9 @@ impl Net {
             let (_, effect) = self.nodes[n].gated.pop_front().unwrap();
             self.release(n, effect);
         }
+        let batch = PersistId(self.nodes[n].committed);
+        self.nodes[n].machine.handle_persisted(batch);
+        self.flush(n);
         true
     }
 

@@ -16,6 +16,14 @@ fn count(net: &Net, n: usize, is: impl Fn(&DeliveryEvent) -> bool) -> usize {
     net.nodes[n].events.iter().filter(|e| is(e)).count()
 }
 
+fn carried(first: MessageId, attempt: u32) -> Carried {
+    Carried {
+        first,
+        attempt,
+        more: 0,
+    }
+}
+
 fn first_data(net: &Net) -> frames::Data {
     let data = net.wire.iter().find_map(|frame| match &frame.body {
         Body::Data(data) => Some(data.clone()),
@@ -79,6 +87,7 @@ fn q3_what_never_left_can_be_taken_back_and_leaves_no_gap() {
     assert_eq!(net.gaps(1, 0), 0);
     assert!(net.failed.contains(&id));
     let late = net.send(0, "0:4");
+    net.commit_all();
     assert!(!net.nodes[0].machine.cancel(&late, net.now), "it left");
 }
 
@@ -265,9 +274,9 @@ fn q13_poison_is_put_aside_refused_and_passed_over() {
     net.commit_all();
     for frame in &mut net.wire {
         if let Body::Data(data) = &mut frame.body
-            && data.seq == 1
+            && data.first.seq == 1
         {
-            data.body = vec![0xff; 3].try_into().unwrap();
+            data.first.body = vec![0xff; 3].try_into().unwrap();
         }
     }
     net.settle();
@@ -522,12 +531,10 @@ fn id2_who_misses_something_older_passes_over_a_newer_epoch() {
     let mut data = frames::Data {
         conv: CONV.0,
         epoch: newer.0,
-        seq: 1,
         base: 1,
         sent_before: 2,
         base_roster: 1,
         prev_roster: 1,
-        hlc: net.now.wall.0 << 16,
         roster: 1,
         attempt: 1,
         prior: Some(Box::new(frames::OpenStream {
@@ -538,13 +545,18 @@ fn id2_who_misses_something_older_passes_over_a_newer_epoch() {
             base_roster: 0,
             last_roster: 1,
         })),
-        ttl_ms: 60_000,
-        deps: wire::BoundedVec::default(),
-        body: Content::text("0:3")
-            .encode(CONV)
-            .unwrap()
-            .try_into()
-            .unwrap(),
+        first: frames::Message {
+            seq: 1,
+            hlc: net.now.wall.0 << 16,
+            ttl_ms: 60_000,
+            deps: wire::BoundedVec::default(),
+            body: Content::text("0:3")
+                .encode(CONV)
+                .unwrap()
+                .try_into()
+                .unwrap(),
+        },
+        more: wire::BoundedVec::default(),
     };
     let hear = |net: &mut Net, n: usize, data: &frames::Data| {
         let now = net.now;
@@ -842,7 +854,7 @@ fn q7_nothing_is_sent_while_down_and_what_the_broker_refused_is_sent_again() {
     let now = net.now;
     net.nodes[0]
         .machine
-        .handle_handed_off(&id, first.attempt, false, now);
+        .handle_handed_off(carried(id, first.attempt), false, now);
     net.pass(Duration::from_secs(2));
     let second = first_data(&net);
     assert!(second.attempt > first.attempt, "a new id for the broker");
@@ -850,7 +862,7 @@ fn q7_nothing_is_sent_while_down_and_what_the_broker_refused_is_sent_again() {
     for _ in 0..2 {
         net.nodes[0]
             .machine
-            .handle_handed_off(&id, second.attempt, true, now);
+            .handle_handed_off(carried(id, second.attempt), true, now);
         net.drain(0);
     }
     assert_eq!(count(&net, 0, handed), 1);
@@ -874,4 +886,116 @@ fn q7_a_full_window_to_who_is_away_is_probed_and_does_not_fill_its_mailbox() {
     }
     // The window, one bucket of copies, and a probe a minute.
     assert!((100..220).contains(&copies), "{copies} frames");
+}
+
+#[test]
+fn what_waits_together_shares_frames_and_counts_as_if_it_came_alone() {
+    let mut net = net(2);
+    net.send(0, "0:1");
+    net.commit_all();
+    assert_eq!(
+        first_data(&net).messages().count(),
+        1,
+        "the first leaves at once"
+    );
+    net.wire.clear();
+    net.down(0);
+    let texts: Vec<_> = (2..=70).map(|n| format!("0:{n}")).collect();
+    for text in &texts {
+        net.send(0, text);
+    }
+    net.commit_all();
+    net.up(0);
+    net.pass(Duration::ZERO);
+    let frames: Vec<_> = net
+        .wire
+        .iter()
+        .filter_map(|frame| match &frame.body {
+            Body::Data(data) => Some(data.messages().map(|m| m.seq).collect::<Vec<_>>()),
+            _ => None,
+        })
+        .collect();
+    let seqs = |range: core::ops::RangeInclusive<u64>| range.collect::<Vec<_>>();
+    assert_eq!(
+        frames,
+        [seqs(2..=33), seqs(34..=64)],
+        "one window, in two frames"
+    );
+    net.settle();
+    let all: Vec<_> = (1..=70).map(|n| format!("0:{n}")).collect();
+    assert_eq!(logs(&net, 1), all);
+    assert_eq!(net.nodes[0].machine.outbox_size(), (0, 0));
+}
+
+#[test]
+fn q7_a_retransmit_shares_a_frame_and_has_an_attempt_of_its_own() {
+    let mut net = net(2);
+    for text in ["0:1", "0:2", "0:3"] {
+        net.send(0, text);
+        net.commit_all();
+    }
+    let first = first_data(&net);
+    net.wire.clear();
+    net.pass(Duration::from_secs(5));
+    let again = first_data(&net);
+    assert_eq!((again.first.seq, again.messages().count()), (1, 3));
+    assert!(again.attempt > first.attempt);
+    net.settle();
+    assert_eq!(logs(&net, 1), ["0:1", "0:2", "0:3"]);
+}
+
+#[test]
+fn q3_what_is_taken_back_before_it_is_durable_leaves_empty() {
+    let mut net = net(2);
+    let id = net.send(0, "0:1");
+    assert!(net.nodes[0].machine.cancel(&id, net.now));
+    net.drain(0);
+    net.commit(0);
+    assert!(net.wire.is_empty(), "its end is not durable yet");
+    net.commit_all();
+    assert!(first_data(&net).first.body.is_empty());
+    net.settle();
+    assert!(logs(&net, 1).is_empty());
+}
+
+#[test]
+fn impossible_lists_of_messages_change_nothing() {
+    let mut net = net(2);
+    for text in ["0:1", "0:2"] {
+        net.send(0, text);
+    }
+    net.commit_all();
+    net.wire.clear();
+    net.pass(Duration::from_secs(5));
+    let good = first_data(&net);
+    let second = good.more[0].clone();
+    net.wire.clear();
+    let lists = [
+        vec![good.first.clone()],
+        vec![frames::Message {
+            seq: 65,
+            ..second.clone()
+        }],
+        vec![frames::Message {
+            seq: u64::MAX,
+            ..second.clone()
+        }],
+        vec![
+            frames::Message {
+                seq: 3,
+                ..second.clone()
+            },
+            second,
+        ],
+    ];
+    for more in lists {
+        let bad = frames::Data {
+            more: wire::BoundedVec::take_from(more),
+            ..good.clone()
+        };
+        let now = net.now;
+        let machine = &mut net.nodes[1].machine;
+        machine.handle_data(&sender(0), &bad, Standing::Current, now);
+        assert!(machine.effects().pop().is_none());
+    }
 }
