@@ -142,6 +142,16 @@ fn cycle(c: &mut Cpu) {
             |b| b.iter(|| pair.cycle(100)),
         );
     }
+    for waiting in [8, 32] {
+        let mut pair = Pair::open(Crypto::Real);
+        group.throughput(Throughput::Elements(waiting));
+        let n = usize::try_from(waiting).expect("a few");
+        group.bench_function(
+            format!("{waiting} that wait together; signatures Real"),
+            |b| b.iter(|| pair.burst(n, 100)),
+        );
+    }
+    group.throughput(Throughput::Elements(1));
     group.bench_function("yardstick: quinn-proto, 100 B to the reader", |b| {
         let mut quic = Quic::open();
         b.iter(|| quic.carry(100));

@@ -228,23 +228,35 @@ impl Pair {
 
     /// Alice says something of `len` bytes; it is delivered, acknowledged and its receipt told.
     pub fn cycle(&mut self, len: usize) {
-        let txn = self.txn();
-        let content = Content::text("x".repeat(len));
-        self.alice
-            .send(self.conv, txn, content, self.now)
-            .expect("the session is open");
-        let mut received = None;
+        self.burst(1, len);
+    }
+
+    /// The same with `n` messages that she says before anything else happens.
+    pub fn burst(&mut self, n: usize, len: usize) {
+        for _ in 0..n {
+            let txn = self.txn();
+            let content = Content::text("x".repeat(len));
+            self.alice
+                .send(self.conv, txn, content, self.now)
+                .expect("the session is open");
+        }
+        let mut received = Vec::new();
         for event in self.settle() {
             if let Event::Delivery(DeliveryEvent::Received(message)) = event {
-                received = Some(message.pos);
+                received.push(message.pos);
             }
         }
-        self.bob
-            .acknowledge(self.conv, received.expect("it arrived"), self.now);
+        assert_eq!(received.len(), n, "all arrived");
+        self.bob.acknowledge(
+            self.conv,
+            *received.last().expect("some arrived"),
+            self.now,
+        );
         // The acknowledgement is delayed on purpose; time passes.
         self.now = self.now + Duration::from_millis(250);
         self.bob.handle_timeout(self.now);
         self.alice.handle_timeout(self.now);
         self.settle();
+        assert_eq!(self.alice.stats().outbox, 0, "all is acknowledged");
     }
 }
