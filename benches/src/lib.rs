@@ -247,11 +247,8 @@ impl Pair {
             }
         }
         assert_eq!(received.len(), n, "all arrived");
-        self.bob.acknowledge(
-            self.conv,
-            *received.last().expect("some arrived"),
-            self.now,
-        );
+        self.bob
+            .acknowledge(self.conv, *received.last().expect("some arrived"), self.now);
         // The acknowledgement is delayed on purpose; time passes.
         self.now = self.now + Duration::from_millis(250);
         self.bob.handle_timeout(self.now);

@@ -102,6 +102,7 @@ impl Delivery {
         self.store_held(at, fresh);
         self.await_held(at, now);
         if news {
+            self.streams[at].owed += fresh.count().saturating_sub(1) as u64;
             self.ack_later(at, now);
         } else if again {
             self.ack_again(at, now);
