@@ -14,8 +14,10 @@ impl<const V5: bool> Cell for MqttCell<V5> {
     type Connector = MqttConnector;
 
     async fn start() -> Self {
-        // On disk, for a restart.
-        let recipe = Mosquitto::new().option("persistence true");
+        // On disk, for a restart. Without waiting for full packets: most of what is sent is small.
+        let recipe = Mosquitto::new()
+            .option("persistence true")
+            .option("set_tcp_nodelay true");
         Self(Broker::start(recipe).expect("mosquitto runs"))
     }
 
