@@ -8,7 +8,7 @@ pub(crate) mod client;
 pub mod hub;
 pub mod proto;
 
-pub use client::{AddressError, CAPABILITIES, WsConnector};
+pub use client::{AddressError, CAPABILITIES, TokenSource, WsConnector};
 
 /// The program in the README is a doc test.
 #[cfg(all(doctest, feature = "hub"))]

@@ -344,3 +344,45 @@ async fn junk_on_the_port_is_survived() {
     }
     still_serves(&hub).await;
 }
+
+#[tokio::test]
+async fn connections_are_limited_per_user() {
+    let mut limits = Limits::default();
+    limits.connections_per_user = 2;
+    let hub = bind(memory().limits(limits)).await;
+    let one = who(&hub, "a").connect().await.unwrap();
+    let _two = who(&hub, "a").device(2).connect().await.unwrap();
+    let error = who(&hub, "a").device(3).connect().await.err().unwrap();
+    assert_eq!(error.reason, DownReason::TryLater);
+    assert!(error.retry_after.is_some());
+    let _other = who(&hub, "b").connect().await.unwrap();
+    // A device that comes back takes its own place.
+    let _again = who(&hub, "a").device(2).connect().await.unwrap();
+    one.close().await;
+    within(async { while who(&hub, "a").device(3).connect().await.is_err() {} }).await;
+}
+
+#[tokio::test]
+async fn who_publishes_too_fast_is_refused_and_told_when_to_come_back() {
+    let mut limits = Limits::default();
+    limits.publish_per_second = 10;
+    limits.publish_burst = 5;
+    let hub = bind(memory().limits(limits)).await;
+    let mut a = who(&hub, "a").connect().await.unwrap();
+    let mut b = who(&hub, "b").connect().await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(a.publish(&group(), b"x").await, SendOutcome::NoReceiver);
+    }
+    let SendOutcome::Refused(why) = a.publish(&group(), b"x").await else {
+        panic!("a sixth at once");
+    };
+    assert!(why.contains("not before"), "{why}");
+    // Nobody else pays for it, and it ends.
+    assert_eq!(b.publish(&group(), b"x").await, SendOutcome::NoReceiver);
+    within(async {
+        while a.publish(&group(), b"x").await != SendOutcome::NoReceiver {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}

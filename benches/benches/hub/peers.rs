@@ -55,6 +55,8 @@ fn ready(address: SocketAddr) {
 pub(crate) fn builder() -> HubBuilder {
     let mut limits = Limits::default();
     limits.connections_per_ip = limits.connections;
+    limits.connections_per_user = limits.connections;
+    limits.publish_per_second = 0;
     Hub::builder().allow_all().limits(limits)
 }
 

@@ -68,7 +68,17 @@ pub(super) async fn connect(
         SEC_WEBSOCKET_PROTOCOL,
         HeaderValue::from_static(SUBPROTOCOL),
     );
-    if let Some(token) = &to.token {
+    let fresh =
+        match &to.tokens {
+            Some(tokens) => Some(tokens.token().await.map_err(|why| {
+                TransportError::new(DownReason::Other(format!("no token: {why}")))
+            })?),
+            None => to.token.as_deref().map(str::to_owned),
+        };
+    if let Some(token) = fresh {
+        if !super::fits(&token) {
+            return Err(refused("the token does not fit a header"));
+        }
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| refused("the token does not fit a header"))?;
         value.set_sensitive(true);
@@ -103,7 +113,7 @@ pub(super) async fn connect(
         .await
         .map_err(|e| lost(&e))?;
     let (welcome, rest) = answer(&mut ws).await?;
-    WsTransport::open(ws, &welcome, &rest)
+    WsTransport::open(ws, &welcome, &rest, to.tokens.clone())
 }
 
 /// The hub's answer to `Hello`, and what came in the same message.

@@ -53,6 +53,23 @@ pub enum AddressError {
     Token,
 }
 
+/// True for a token that can travel in a header.
+fn fits(token: &str) -> bool {
+    let printable = token.bytes().all(|b| b.is_ascii_graphic());
+    printable && !token.is_empty() && token.len() <= MAX_TOKEN
+}
+
+/// Where tokens that run out come from.
+#[async_trait::async_trait]
+pub trait TokenSource: core::fmt::Debug + Send + Sync + 'static {
+    /// A token that is good now. Asked at every connection, and after three quarters of the time
+    /// that the hub says it holds. The future may be dropped.
+    ///
+    /// # Errors
+    /// In words; the connection is tried again later, or lives until its token runs out.
+    async fn token(&self) -> Result<String, String>;
+}
+
 /// Opens connections to a hub.
 #[derive(Clone)]
 pub struct WsConnector {
@@ -61,6 +78,7 @@ pub struct WsConnector {
     /// Host and port to dial.
     authority: Arc<str>,
     token: Option<Arc<str>>,
+    tokens: Option<Arc<dyn TokenSource>>,
     resume: bool,
 }
 
@@ -83,6 +101,7 @@ impl WsConnector {
             authority: connect::authority(url)?,
             url: url.to_owned(),
             token: None,
+            tokens: None,
             resume: true,
         })
     }
@@ -92,12 +111,18 @@ impl WsConnector {
     /// # Errors
     /// [`AddressError::Token`].
     pub fn with_token(mut self, token: &str) -> Result<Self, AddressError> {
-        let printable = token.bytes().all(|b| b.is_ascii_graphic());
-        if token.is_empty() || token.len() > MAX_TOKEN || !printable {
+        if !fits(token) {
             return Err(AddressError::Token);
         }
         self.token = Some(token.into());
         Ok(self)
+    }
+
+    /// Asks `tokens` for the token of every connection, and for a newer one before it runs out.
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: impl TokenSource) -> Self {
+        self.tokens = Some(Arc::new(tokens));
+        self
     }
 
     /// Asks the hub to forget, at every connect, what it kept for this device before.

@@ -6,6 +6,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::CAPABILITIES;
+use super::{CAPABILITIES, TokenSource};
 use crate::proto::{ClientOp, CloseReason, Frames, HubOp, Publish, Welcome, WireOutcome};
 
 /// A batch is handed to the socket when it is this long.
@@ -59,7 +60,17 @@ pub(super) struct WsTransport {
     heard: Instant,
     silence: Duration,
     watchdog: Pin<Box<Sleep>>,
+    tokens: Option<Arc<dyn TokenSource>>,
+    renewal: Renewal,
     closing: Closing,
+}
+
+/// A newer token for a connection whose token runs out.
+enum Renewal {
+    /// It does not, or nobody has another.
+    Never,
+    Due(Pin<Box<Sleep>>),
+    Asking(Pin<Box<dyn Future<Output = Result<String, String>> + Send>>),
 }
 
 /// The error of a close code.
@@ -67,7 +78,10 @@ pub(super) fn closed(code: u16, text: &str) -> TransportError {
     TransportError::new(match CloseReason::from_code(code) {
         Some(CloseReason::TokenRefused) => DownReason::Refused(text.to_owned()),
         Some(CloseReason::Replaced) => DownReason::Conflict,
-        Some(CloseReason::TryLater) => DownReason::TryLater,
+        Some(CloseReason::TryLater | CloseReason::TooMany) => DownReason::TryLater,
+        Some(CloseReason::TokenExpired) => {
+            DownReason::Other("the token ran out; a newer one is needed".to_owned())
+        }
         Some(CloseReason::Protocol | CloseReason::TooLarge | CloseReason::SlowConsumer) => {
             DownReason::Other(format!("the hub closed with {code}: {text}"))
         }
@@ -92,6 +106,7 @@ impl WsTransport {
         ws: WebSocketStream<TcpStream>,
         welcome: &Welcome,
         rest: &[u8],
+        tokens: Option<Arc<dyn TokenSource>>,
     ) -> Result<Self, TransportError> {
         let max_frame = usize::try_from(welcome.max_frame)
             .map_or(CAPABILITIES.max_frame, |m| m.min(CAPABILITIES.max_frame));
@@ -109,6 +124,8 @@ impl WsTransport {
             heard: Instant::now(),
             silence,
             watchdog: Box::pin(sleep(silence)),
+            tokens,
+            renewal: Renewal::Never,
             closing: Closing::No,
         };
         transport.inbound.push_back(Inbound::Up {
@@ -147,6 +164,9 @@ impl WsTransport {
                             WireOutcome::Accepted => SendOutcome::Accepted,
                             WireOutcome::NoReceiver => SendOutcome::NoReceiver,
                             WireOutcome::Refused(text) => SendOutcome::Refused(text.to_owned()),
+                            WireOutcome::TooFast(ms) => SendOutcome::Refused(format!(
+                                "more frames than the hub takes; not before {ms} ms"
+                            )),
                         },
                     });
                 }
@@ -161,6 +181,11 @@ impl WsTransport {
                     error.retry_after = retry_ms.map(|ms| Duration::from_millis(ms.into()));
                     self.farewell = Some(error);
                 }
+                HubOp::TokenHolds { ms } if self.tokens.is_some() => {
+                    let early = Duration::from_millis(ms / 4 * 3);
+                    self.renewal = Renewal::Due(Box::pin(sleep(early)));
+                }
+                HubOp::TokenHolds { .. } => {}
                 // A second answer to `Hello` is nothing we can use.
                 HubOp::Welcome(_) | HubOp::Refused { .. } => {
                     return Err(closed(CloseReason::Protocol.code(), "a second welcome"));
@@ -202,6 +227,49 @@ impl WsTransport {
             }
             Some(Err(error)) => Poll::Ready(Err(lost(&error))),
             None => Poll::Ready(Ok(false)),
+        }
+    }
+
+    /// Asks for a newer token when it is time, and offers it to the hub.
+    fn poll_renewal(&mut self, cx: &mut Context<'_>) -> Result<(), TransportError> {
+        loop {
+            match &mut self.renewal {
+                Renewal::Never => return Ok(()),
+                Renewal::Due(sleep) => {
+                    if sleep.as_mut().poll(cx).is_pending() {
+                        return Ok(());
+                    }
+                    self.renewal = match self.tokens.clone() {
+                        Some(tokens) => {
+                            Renewal::Asking(Box::pin(async move { tokens.token().await }))
+                        }
+                        None => Renewal::Never,
+                    };
+                }
+                Renewal::Asking(asking) => {
+                    let Poll::Ready(answer) = asking.as_mut().poll(cx) else {
+                        return Ok(());
+                    };
+                    self.renewal = match answer {
+                        Ok(token) if super::fits(&token) => {
+                            ClientOp::Token(&token).encode(&mut self.batch);
+                            if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+                                return Err(error);
+                            }
+                            Renewal::Never
+                        }
+                        // The next connection asks again.
+                        Ok(_) => {
+                            tracing::debug!("a newer token does not fit a header");
+                            Renewal::Never
+                        }
+                        Err(why) => {
+                            tracing::debug!(why, "no newer token");
+                            Renewal::Never
+                        }
+                    };
+                }
+            }
         }
     }
 
@@ -247,7 +315,10 @@ impl Transport for WsTransport {
                 Poll::Ready(Err(error)) => {
                     return Poll::Ready(Err(self.farewell.take().unwrap_or(error)));
                 }
-                Poll::Pending => return self.poll_silence(cx).map(Err),
+                Poll::Pending => {
+                    self.poll_renewal(cx)?;
+                    return self.poll_silence(cx).map(Err);
+                }
             }
         }
     }

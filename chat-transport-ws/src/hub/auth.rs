@@ -51,14 +51,39 @@ pub enum AuthError {
     },
 }
 
-/// Decides who connects. Asked once per connection, before anything of it is taken.
+/// Whom a connection speaks for, and for how long that was proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Grant {
+    /// The user; must be the claimed one.
+    pub user: UserId,
+    /// After this the connection is closed, unless a newer token came.
+    pub holds: Option<Duration>,
+}
+
+impl Grant {
+    /// For `user`, for as long as the connection lives.
+    pub fn new(user: UserId) -> Self {
+        Self { user, holds: None }
+    }
+
+    /// For no longer than this.
+    #[must_use]
+    pub fn holding(mut self, time: Duration) -> Self {
+        self.holds = Some(time);
+        self
+    }
+}
+
+/// Decides who connects. Asked once per connection, before anything of it is taken, and again with
+/// every newer token that it offers.
 #[async_trait::async_trait]
 pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
-    /// The user that this connection speaks for; must be the claimed one.
+    /// Whom this connection speaks for.
     ///
     /// # Errors
     /// [`AuthError`].
-    async fn authenticate(&self, credentials: Credentials) -> Result<UserId, AuthError>;
+    async fn authenticate(&self, credentials: Credentials) -> Result<Grant, AuthError>;
 }
 
 /// Lets everybody be whoever they say: for demos and tests on one machine. Frames are still
@@ -68,8 +93,8 @@ pub struct AllowAll;
 
 #[async_trait::async_trait]
 impl Authenticator for AllowAll {
-    async fn authenticate(&self, credentials: Credentials) -> Result<UserId, AuthError> {
-        Ok(credentials.user)
+    async fn authenticate(&self, credentials: Credentials) -> Result<Grant, AuthError> {
+        Ok(Grant::new(credentials.user))
     }
 }
 
@@ -104,10 +129,12 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 
 #[async_trait::async_trait]
 impl Authenticator for StaticTokens {
-    async fn authenticate(&self, credentials: Credentials) -> Result<UserId, AuthError> {
+    async fn authenticate(&self, credentials: Credentials) -> Result<Grant, AuthError> {
         let offered = credentials.token.as_deref().unwrap_or_default();
         match self.0.get(&credentials.user) {
-            Some(token) if same(token.as_bytes(), offered.as_bytes()) => Ok(credentials.user),
+            Some(token) if same(token.as_bytes(), offered.as_bytes()) => {
+                Ok(Grant::new(credentials.user))
+            }
             // The same answer for an unknown user, so that nobody learns who exists.
             _ => Err(AuthError::Denied {
                 text: "the token is missing or wrong".to_owned(),

@@ -37,6 +37,13 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections from one address.
     pub connections_per_ip: usize,
+    /// Open connections of one user.
+    pub connections_per_user: usize,
+    /// Frames that one connection may publish per second, on average; 0: as many as it likes.
+    /// Announced; what comes faster is refused and told when to come back.
+    pub publish_per_second: u32,
+    /// Frames that it may publish at once after a pause.
+    pub publish_burst: u32,
 }
 
 impl Default for Limits {
@@ -57,6 +64,9 @@ impl Default for Limits {
             subscriptions: 4096,
             connections: 10_000,
             connections_per_ip: 256,
+            connections_per_user: 64,
+            publish_per_second: 2_000,
+            publish_burst: 20_000,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The task of one connection: pulls frames from the machine and writes them, reads ops and feeds
 //! them in. Frames are joined per wake-up: all are fed, then flushed once.
 
-use core::future::poll_fn;
+use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
 use bytes::Bytes;
-use chat_core::id::UserId;
 use futures_util::task::AtomicWaker;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -20,10 +19,10 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::auth::{AuthError, Credentials};
+use super::auth::{AuthError, Credentials, Grant};
 use super::server::{Shared, Upgrade};
 use super::state::{ConnId, Frame, OpenError};
-use crate::proto::{ClientOp, CloseReason, Frames, Hello, HubOp};
+use crate::proto::{ClientOp, CloseReason, Frames, HubOp};
 
 /// The peer must answer a close within this.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -61,6 +60,7 @@ where
             due: AtomicBool::new(true),
             task: AtomicWaker::new(),
         }),
+        renewal: None,
         wakes,
     };
     let end = poll_fn(|cx| link.poll_turn(cx)).await;
@@ -115,8 +115,17 @@ where
     let Some(Ok(ClientOp::Hello(mut hello))) = frames.next() else {
         return Some(Err(silent()));
     };
-    match authenticate(shared, &hello, upgrade).await {
-        Ok(user) => hello.user = user,
+    let mut credentials = Credentials {
+        token: upgrade.token.or_else(|| hello.token.map(str::to_owned)),
+        user: hello.user.clone(),
+        device: hello.device,
+        peer: upgrade.peer,
+    };
+    let holds = match authenticate(shared, credentials.clone()).await {
+        Ok(grant) => {
+            hello.user = grant.user;
+            grant.holds
+        }
         Err(AuthError::Denied { text }) => {
             return Some(Err((CloseReason::TokenRefused, text, None)));
         }
@@ -124,10 +133,12 @@ where
             let text = "try later".to_owned();
             return Some(Err((CloseReason::TryLater, text, Some(after))));
         }
-    }
+    };
+    credentials.token = None;
     let mut wakes = Vec::new();
     let opened = shared.with(&mut wakes, |machine, now| {
         let id = machine.handle_open(&hello, now)?;
+        machine.handle_token(id, holds, now);
         for op in frames {
             match op {
                 Ok(op) => machine.handle_op(id, op, now),
@@ -137,10 +148,20 @@ where
         Ok(id)
     });
     Some(match opened {
-        Ok(id) => Ok((Open { shared, id }, wakes)),
+        Ok(id) => {
+            // Only a token that runs out is ever replaced.
+            let credentials = holds.is_some().then(|| Box::new(credentials));
+            let open = Open {
+                shared,
+                id,
+                credentials,
+            };
+            Ok((open, wakes))
+        }
         Err(error) => {
             let (reason, after) = match error {
                 OpenError::Will => (CloseReason::TokenRefused, None),
+                OpenError::TooMany => (CloseReason::TooMany, Some(Duration::from_secs(30))),
                 OpenError::Full | OpenError::Stopping => {
                     (CloseReason::TryLater, Some(Duration::from_secs(5)))
                 }
@@ -154,6 +175,8 @@ where
 struct Open<'a> {
     shared: &'a Shared,
     id: ConnId,
+    /// Whom it speaks for, where a newer token may come.
+    credentials: Option<Box<Credentials>>,
 }
 
 impl Drop for Open<'_> {
@@ -180,26 +203,17 @@ where
     }
 }
 
-async fn authenticate(
-    shared: &Shared,
-    hello: &Hello<'_>,
-    upgrade: Upgrade,
-) -> Result<UserId, AuthError> {
-    let credentials = Credentials {
-        token: upgrade.token.or_else(|| hello.token.map(str::to_owned)),
-        user: hello.user.clone(),
-        device: hello.device,
-        peer: upgrade.peer,
-    };
+async fn authenticate(shared: &Shared, credentials: Credentials) -> Result<Grant, AuthError> {
+    let user = credentials.user.clone();
     let answer = shared.authenticator().authenticate(credentials);
     let Ok(answer) = timeout(shared.limits().handshake, answer).await else {
         return Err(AuthError::TryLater {
             after: Duration::from_secs(5),
         });
     };
-    answer.and_then(|user| {
-        if user == hello.user {
-            return Ok(user);
+    answer.and_then(|grant| {
+        if grant.user == user {
+            return Ok(grant);
         }
         Err(AuthError::Denied {
             text: "the token is another user's".to_owned(),
@@ -304,6 +318,8 @@ struct Link<'a, S> {
     /// The machine knows that.
     blocked: bool,
     readable: Arc<Readable>,
+    /// The authenticator looks at a newer token; others that come meanwhile are not looked at.
+    renewal: Option<Pin<Box<dyn Future<Output = Result<Grant, AuthError>> + Send + 'a>>>,
     wakes: Vec<Waker>,
 }
 
@@ -311,6 +327,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let id = self.open.id;
         self.readable.task.register(cx.waker());
+        self.poll_renewal(cx);
         loop {
             let (ready, out) = (!self.flushing, &mut self.frames);
             let pulled = self.shared.pull(id, ready, cx.waker(), out);
@@ -338,11 +355,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
                 return Poll::Pending;
             }
             match self.poll_read() {
-                Poll::Ready(Ok(())) => self.readable.again(),
+                Poll::Ready(Ok(())) => {
+                    self.poll_renewal(cx);
+                    self.readable.again();
+                }
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// What the authenticator says of a newer token. When it cannot tell now, the old one holds.
+    fn poll_renewal(&mut self, cx: &mut Context<'_>) {
+        let Some(renewal) = &mut self.renewal else {
+            return;
+        };
+        let Poll::Ready(answer) = renewal.as_mut().poll(cx) else {
+            return;
+        };
+        self.renewal = None;
+        let id = self.open.id;
+        self.shared
+            .with(&mut self.wakes, |machine, now| match answer {
+                Ok(grant) => machine.handle_token(id, grant.holds, now),
+                Err(AuthError::Denied { .. }) => machine.close(id, CloseReason::TokenRefused, now),
+                Err(AuthError::TryLater { .. }) => {}
+            });
     }
 
     /// Feeds all, then flushes once.
@@ -394,6 +432,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
 
     fn handle(&mut self, message: &Message) {
         let id = self.open.id;
+        let mut newer = None;
         self.shared.with(&mut self.wakes, |machine, now| {
             // We look at our own queue after this anyway.
             machine.handle_heard(id, now);
@@ -401,6 +440,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
                 Message::Binary(bytes) => {
                     for op in Frames::from_client(bytes) {
                         match op {
+                            Ok(ClientOp::Token(token)) => newer = Some(token.to_owned()),
                             Ok(op) => machine.handle_op(id, op, now),
                             Err(_) => machine.close(id, CloseReason::Protocol, now),
                         }
@@ -410,5 +450,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
                 _ => {}
             }
         });
+        if newer.is_some()
+            && self.renewal.is_none()
+            && let Some(credentials) = &self.open.credentials
+        {
+            let mut credentials = Credentials::clone(credentials);
+            credentials.token = newer;
+            self.renewal = Some(Box::pin(authenticate(self.shared, credentials)));
+        }
     }
 }

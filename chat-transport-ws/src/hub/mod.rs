@@ -25,7 +25,7 @@ mod state;
 mod store;
 
 pub use auth::{
-    AccessRules, AllowAll, AuthError, Authenticator, Credentials, OwnerRules, StaticTokens,
+    AccessRules, AllowAll, AuthError, Authenticator, Credentials, Grant, OwnerRules, StaticTokens,
 };
 pub use builder::{HubBuilder, HubError};
 pub use limits::Limits;

@@ -69,6 +69,8 @@ pub enum ClientOp<'a> {
         /// As delivered.
         seq: u64,
     },
+    /// A newer token, before the old one runs out.
+    Token(&'a str),
     /// The client leaves: no will.
     Bye,
 }
@@ -128,6 +130,7 @@ impl ClientOp<'_> {
             Self::Unsubscribe(channel) => put(out, 0x04, &WireChannel(channel.clone())),
             Self::Ack { lane, seq } => put(out, 0x05, &(lane, seq)),
             Self::Bye => put(out, 0x06, &()),
+            Self::Token(token) => put(out, 0x07, token),
         }
     }
 }
@@ -182,6 +185,13 @@ impl<'a> Op<'a> for ClientOp<'a> {
             0x06 => {
                 exact::<()>(op, body)?;
                 Self::Bye
+            }
+            0x07 => {
+                let token: &str = exact(op, body)?;
+                if token.len() > MAX_TOKEN {
+                    return Err(bad);
+                }
+                Self::Token(token)
             }
             _ => return Ok(None),
         }))

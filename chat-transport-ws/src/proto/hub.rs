@@ -21,6 +21,10 @@ pub struct Welcome {
     pub mailbox_bytes: u64,
     /// So many seconds a frame is kept.
     pub mailbox_secs: u64,
+    /// So many frames may be published per second, on average; 0: no limit.
+    pub publish_per_second: u32,
+    /// So many at once after a pause.
+    pub publish_burst: u32,
 }
 
 /// What became of a frame.
@@ -33,6 +37,8 @@ pub enum WireOutcome<'a> {
     NoReceiver,
     /// Not allowed, or the hub is full.
     Refused(&'a str),
+    /// Over the limit that `Welcome` announced; not before so many milliseconds.
+    TooFast(u32),
 }
 
 /// One thing a hub says.
@@ -81,6 +87,12 @@ pub enum HubOp<'a> {
     CaughtUp,
     /// Frames of this channel were dropped at this point of the stream (Q5).
     Gap(Channel),
+    /// The token was taken and holds for so many more milliseconds. Another one in time, by
+    /// [`ClientOp::Token`](super::ClientOp::Token), keeps the connection.
+    TokenHolds {
+        /// From now.
+        ms: u64,
+    },
     /// The connection closes now.
     Closing {
         /// A close code.
@@ -104,6 +116,7 @@ enum OutcomeBody<'a> {
     Accepted,
     NoReceiver,
     Refused(&'a str),
+    TooFast(u32),
 }
 
 /// `text` cut to what a refusal may carry.
@@ -147,6 +160,7 @@ impl HubOp<'_> {
                     WireOutcome::Accepted => OutcomeBody::Accepted,
                     WireOutcome::NoReceiver => OutcomeBody::NoReceiver,
                     WireOutcome::Refused(text) => OutcomeBody::Refused(short(text)),
+                    WireOutcome::TooFast(retry_ms) => OutcomeBody::TooFast(*retry_ms),
                 };
                 put(out, 0x44, &(token, outcome));
             }
@@ -156,6 +170,7 @@ impl HubOp<'_> {
             Self::CaughtUp => put(out, 0x46, &()),
             Self::Gap(channel) => put(out, 0x47, &WireChannel(channel.clone())),
             Self::Closing { code, retry_ms } => put(out, 0x48, &(code, retry_ms)),
+            Self::TokenHolds { ms } => put(out, 0x49, ms),
         }
     }
 }
@@ -195,6 +210,7 @@ impl<'a> Op<'a> for HubOp<'a> {
                     OutcomeBody::Accepted => WireOutcome::Accepted,
                     OutcomeBody::NoReceiver => WireOutcome::NoReceiver,
                     OutcomeBody::Refused(text) => WireOutcome::Refused(bounded(text)?),
+                    OutcomeBody::TooFast(retry_ms) => WireOutcome::TooFast(retry_ms),
                 };
                 Self::Sent { token, outcome }
             }
@@ -211,6 +227,9 @@ impl<'a> Op<'a> for HubOp<'a> {
                 let (code, retry_ms) = exact(op, body)?;
                 Self::Closing { code, retry_ms }
             }
+            0x49 => Self::TokenHolds {
+                ms: exact(op, body)?,
+            },
             _ => return Ok(None),
         }))
     }

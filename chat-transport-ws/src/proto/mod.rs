@@ -53,6 +53,10 @@ pub enum CloseReason {
     TryLater,
     /// 4006: nothing was heard for two ping intervals.
     Silent,
+    /// 4007: this user has as many connections as one may have.
+    TooMany,
+    /// 4008: the token has run out, and no other came in time. A newer one helps.
+    TokenExpired,
 }
 
 impl CloseReason {
@@ -67,6 +71,8 @@ impl CloseReason {
             Self::SlowConsumer => 4004,
             Self::TryLater => 4005,
             Self::Silent => 4006,
+            Self::TooMany => 4007,
+            Self::TokenExpired => 4008,
         }
     }
 
@@ -81,6 +87,8 @@ impl CloseReason {
             4004 => Self::SlowConsumer,
             4005 => Self::TryLater,
             4006 => Self::Silent,
+            4007 => Self::TooMany,
+            4008 => Self::TokenExpired,
             _ => return None,
         })
     }

@@ -39,6 +39,7 @@ fn client_ops() -> Vec<ClientOp<'static>> {
         ClientOp::Unsubscribe(Channel::Lobby(LobbyName::new("x").unwrap())),
         ClientOp::Ack { lane: 1, seq: 2 },
         ClientOp::Bye,
+        ClientOp::Token("newer"),
     ]
 }
 
@@ -51,6 +52,8 @@ fn hub_ops() -> Vec<HubOp<'static>> {
             mailbox_frames: 100,
             mailbox_bytes: 1 << 20,
             mailbox_secs: 60,
+            publish_per_second: 100,
+            publish_burst: 1_000,
         }),
         HubOp::Refused {
             code: 4001,
@@ -72,6 +75,11 @@ fn hub_ops() -> Vec<HubOp<'static>> {
             token: 1,
             outcome: WireOutcome::Refused("full"),
         },
+        HubOp::Sent {
+            token: 1,
+            outcome: WireOutcome::TooFast(20),
+        },
+        HubOp::TokenHolds { ms: 60_000 },
         HubOp::Subscribed {
             channel: Channel::Inbox(bob()),
             granted: true,

@@ -116,12 +116,7 @@ impl Who {
             connector = connector.with_token(token).unwrap();
         }
         let options = ConnectOptions::new(user(self.name), DeviceId([self.device; 32]), self.will);
-        let mut peer = Peer {
-            transport: within(connector.connect(options)).await?,
-            set_aside: VecDeque::new(),
-            next_token: 1,
-            resumed: false,
-        };
+        let mut peer = Peer::over(within(connector.connect(options)).await?);
         match peer.recv().await? {
             Inbound::Up { resumed, .. } => peer.resumed = resumed,
             other => panic!("up comes first, not {other:?}"),
@@ -139,6 +134,15 @@ impl Who {
 }
 
 impl Peer {
+    pub fn over(transport: Box<dyn Transport>) -> Self {
+        Self {
+            transport,
+            set_aside: VecDeque::new(),
+            next_token: 1,
+            resumed: false,
+        }
+    }
+
     pub async fn recv(&mut self) -> Result<Inbound, TransportError> {
         within(poll_fn(|cx| self.transport.poll_recv(cx))).await
     }

@@ -4,6 +4,7 @@
 //! own ops, and the server stops reading it while the queue is full.
 
 use core::task::Waker;
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
@@ -61,6 +62,12 @@ pub(super) struct Conn {
     pub(super) pinged: Timestamp,
     pub(super) blocked_since: Option<Timestamp>,
     pub(super) closing: Option<CloseReason>,
+    /// When the token runs out.
+    pub(super) expires: Option<Timestamp>,
+    /// It counts among the connections of its user.
+    pub(super) counted: bool,
+    /// What was published is paid for until then (a leaky bucket as one time).
+    paid_until: Timestamp,
 }
 
 impl Conn {
@@ -85,7 +92,25 @@ impl Conn {
             pinged: now,
             blocked_since: None,
             closing: None,
+            expires: None,
+            counted: true,
+            paid_until: Timestamp::ZERO,
         }
+    }
+
+    /// One more frame is published; or how long it has to wait.
+    pub(super) fn pace(&mut self, limits: &Limits, now: Timestamp) -> Result<(), Duration> {
+        if limits.publish_per_second == 0 {
+            return Ok(());
+        }
+        let each = Duration::from_secs(1) / limits.publish_per_second;
+        let ahead = self.paid_until.saturating_since(now);
+        let allowed = each * limits.publish_burst.saturating_sub(1);
+        if ahead > allowed {
+            return Err(ahead - allowed);
+        }
+        self.paid_until = self.paid_until.max(now) + each;
+        Ok(())
     }
 
     pub(super) fn is_full(&self, limits: &Limits) -> bool {

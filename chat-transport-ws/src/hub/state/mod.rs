@@ -100,6 +100,8 @@ pub(crate) struct Machine {
     conns: Slab<Conn>,
     sessions: BTreeMap<SessionId, Session>,
     devices: HashMap<(UserId, DeviceId), SessionId>,
+    /// Open connections of each user.
+    users: HashMap<UserId, usize>,
     lanes: BTreeMap<LaneId, Lane>,
     channels: HashMap<Channel, LaneId>,
     next_lane: u64,
@@ -124,6 +126,7 @@ impl Machine {
             conns: Slab::default(),
             sessions: BTreeMap::new(),
             devices: HashMap::new(),
+            users: HashMap::new(),
             lanes: BTreeMap::new(),
             channels: HashMap::new(),
             next_lane: 1,
@@ -184,6 +187,8 @@ impl Machine {
             ClientOp::Subscribe(channel) => self.subscribe(id, channel, now),
             ClientOp::Unsubscribe(channel) => self.unsubscribe(id, &channel, now),
             ClientOp::Ack { lane, seq } => self.ack(id, LaneId(lane), seq, now),
+            // Tokens are looked at by the server, which can wait for the answer.
+            ClientOp::Token(_) => {}
             ClientOp::Bye => self.close(id, CloseReason::Normal, now),
         }
     }
@@ -299,6 +304,9 @@ impl Machine {
         // Two pings missed, and a little for the way.
         if conn.heard + ping * 2 + ping / 4 <= now.mono {
             return self.close(id, CloseReason::Silent, now);
+        }
+        if conn.expires.is_some_and(|at| at <= now.mono) {
+            return self.close(id, CloseReason::TokenExpired, now);
         }
         if conn.pinged + ping <= now.mono {
             conn.pinged = now.mono;

@@ -24,6 +24,12 @@ impl Machine {
         if publish.bytes.len() > self.limits.max_frame {
             return self.sent(id, token, WireOutcome::Refused("the frame is too large"));
         }
+        if let Some(conn) = self.conns.get_mut(id)
+            && let Err(wait) = conn.pace(&self.limits, now.mono)
+        {
+            let ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+            return self.sent(id, token, WireOutcome::TooFast(ms.max(1)));
+        }
         if let Some(dedup) = publish.dedup
             && self.dedup.contains(session, dedup)
         {

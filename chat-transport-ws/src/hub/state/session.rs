@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chat_core::channel::Channel;
 use chat_core::id::{DeviceId, UserId};
 use chat_core::time::{Now, UnixMillis};
+use core::time::Duration;
 
 use super::conn::Conn;
 use super::lane::Sub;
@@ -30,6 +31,9 @@ pub(crate) enum OpenError {
     /// The last will goes where this user may not publish.
     #[error("you may not publish where your last will goes")]
     Will,
+    /// The user has as many connections as one may have.
+    #[error("you have too many connections; close one first")]
+    TooMany,
     /// No room for another session.
     #[error("the hub has no room for another device; try again later")]
     Full,
@@ -59,6 +63,11 @@ impl Machine {
             // A session without subscriptions ends with its connection.
             known = self.devices.get(&key).copied();
         }
+        if self.users.get(&hello.user).copied().unwrap_or_default()
+            >= self.limits.connections_per_user
+        {
+            return Err(OpenError::TooMany);
+        }
         if let Some(id) = known.filter(|_| !hello.resume) {
             self.drop_session(id, now);
             known = None;
@@ -71,6 +80,7 @@ impl Machine {
         let will =
             (hello.will.as_ref()).map(|w| (w.channel.clone(), Bytes::copy_from_slice(w.bytes)));
         let id = (self.conns).insert(Conn::new(session, hello.user.clone(), will, now.mono));
+        *self.users.entry(hello.user.clone()).or_default() += 1;
         self.schedule_check(id, now);
         let welcome = self.welcome(known.is_some());
         self.answer(id, &HubOp::Welcome(welcome));
@@ -88,6 +98,8 @@ impl Machine {
             mailbox_frames: u32::try_from(l.mailbox_frames).unwrap_or(u32::MAX),
             mailbox_bytes: u64::try_from(l.mailbox_bytes).unwrap_or(u64::MAX),
             mailbox_secs: l.mailbox_age.as_secs(),
+            publish_per_second: l.publish_per_second,
+            publish_burst: l.publish_burst,
         }
     }
 
@@ -271,6 +283,7 @@ impl Machine {
         };
         self.wakes.extend(conn.answer(&farewell));
         conn.closing = Some(reason);
+        self.leave_user(id);
         self.detach(id, now);
     }
 
@@ -278,7 +291,32 @@ impl Machine {
     /// is published.
     pub(crate) fn handle_closed(&mut self, id: ConnId, now: Now) {
         self.detach(id, now);
+        self.leave_user(id);
         self.conns.remove(id);
+    }
+
+    /// The token of a connection holds for so long from now on.
+    pub(crate) fn handle_token(&mut self, id: ConnId, holds: Option<Duration>, now: Now) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.expires = holds.map(|time| now.mono + time);
+        }
+        if let Some(time) = holds {
+            let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            self.answer(id, &HubOp::TokenHolds { ms });
+        }
+    }
+
+    /// Counts for its user no longer; once, from the moment that it is asked to go.
+    fn leave_user(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && core::mem::take(&mut conn.counted)
+            && let Some(count) = self.users.get_mut(&conn.user)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.users.remove(&conn.user);
+            }
+        }
     }
 
     fn detach(&mut self, id: ConnId, now: Now) {
