@@ -18,6 +18,7 @@ use chat_core::id::escape;
 use chat_core::link::DownReason;
 use futures_util::StreamExt;
 use futures_util::future::try_join4;
+use tokio::time::{Instant, timeout_at};
 
 use crate::api::{Api, ApiError, NewRepublish, NewStream, StreamInfo, nanos, unique};
 use crate::capabilities::MAX_FRAME;
@@ -35,6 +36,10 @@ const PLACES: usize = 256;
 pub(crate) const SUBSCRIPTION: usize = 1_024;
 /// Commands that wait for the socket.
 const COMMANDS: usize = 512;
+/// A mark that is not back by so long after its barrier was lost in a flood of other words.
+pub(crate) const GRACE: Duration = Duration::from_millis(200);
+/// Places for incidents that overflows leave free.
+const SPARE: usize = 128;
 /// Headers and the like around a frame.
 const AROUND: usize = 1_024;
 /// How long a last value is kept that nobody renews.
@@ -73,6 +78,7 @@ async fn open(
         incidents,
         subjects: config.subjects.clone(),
         denied: BTreeSet::new(),
+        marked: false,
     };
     // A library that reconnects by itself would repeat subscriptions and publishes behind the
     // core's back: from now on it has nowhere to go.
@@ -153,8 +159,12 @@ async fn dial(
         .ignore_discovered_servers()
         .event_callback(move |event| {
             if let Some(incident) = events::incident(event) {
-                // Full or gone: the end of the connection tells the rest.
-                incidents.try_send(incident).ok();
+                // A flood of overflows must not push out what else is said. Full or gone: the end
+                // of the connection tells the rest.
+                let flood = incident == Incident::Overflow && incidents.capacity() < SPARE;
+                if !flood {
+                    incidents.try_send(incident).ok();
+                }
             }
             core::future::ready(())
         });
@@ -188,6 +198,8 @@ struct Watch {
     subjects: Subjects,
     /// Filters of channels that we may not subscribe.
     denied: BTreeSet<String>,
+    /// The mark came back.
+    marked: bool,
 }
 
 impl Watch {
@@ -213,6 +225,10 @@ impl Watch {
             Some(Incident::SubscribeDenied(subject) | Incident::PublishDenied(subject)) => {
                 Err(TransportError::new(not_allowed(&subject)))
             }
+            Some(Incident::Mark) => {
+                self.marked = true;
+                Ok(())
+            }
             Some(Incident::Overflow) => Ok(()),
             Some(Incident::Ends(reason)) => Err(TransportError::new(reason)),
             Some(Incident::Ended) | None => Err(TransportError::lost()),
@@ -225,19 +241,26 @@ pub(crate) fn not_allowed(subject: &str) -> DownReason {
     DownReason::Refused(format!("the account may not use {subject}; grant it"))
 }
 
-/// There and back twice: the server has done everything that was sent before, and what it said
-/// about that has been heard.
+/// There and back: the server has done everything that was sent before, and what it said about
+/// that has been heard.
 async fn echo(
     client: &Client,
     inbox: &str,
     answers: &mut Subscriber,
     watch: &mut Watch,
 ) -> Result<(), TransportError> {
-    for _ in 0..2 {
-        let sent = client.publish(format!("{inbox}.0"), Bytes::new());
-        (watch.during(sent).await?).map_err(|_| TransportError::lost())?;
-        if watch.during(answers.next()).await?.is_none() {
-            return Err(TransportError::lost());
+    watch.marked = false;
+    watch.during(events::mark(client, inbox)).await??;
+    let sent = client.publish(format!("{inbox}.0"), Bytes::new());
+    (watch.during(sent).await?).map_err(|_| TransportError::lost())?;
+    if watch.during(answers.next()).await?.is_none() {
+        return Err(TransportError::lost());
+    }
+    let grace = Instant::now() + GRACE;
+    while !watch.marked {
+        match timeout_at(grace, watch.incidents.recv()).await {
+            Ok(incident) => watch.note(incident)?,
+            Err(_) => break,
         }
     }
     Ok(())

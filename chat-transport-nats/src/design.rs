@@ -34,9 +34,11 @@
 //!
 //! # What NATS does not tell
 //!
-//! - A denied publish or subscription is an error line without a number. Behind every batch of
-//!   plain publishes and subscriptions goes an empty message to our own inbox, twice; what was
-//!   denied has been said by the time it is back. Hence `Refused`, and `granted: false`.
+//! - A denied publish or subscription is an error line without a number, and the client library
+//!   hands it out beside the messages. Behind every batch of plain publishes and subscriptions goes
+//!   an empty message to our own inbox, and a subscription that the server must call invalid: its
+//!   `Invalid Subject` comes after every complaint about what was sent before. Hence `Refused`, and
+//!   `granted: false`.
 //! - A timed-out acknowledgement is *unknown*, never *failed*: it ends the connection, and the core
 //!   repeats under the same id. The server drops a duplicate of the same attempt for two minutes.
 //! - "Acknowledged" means: in the page cache of the server. That survives `kill -9`, not always a
@@ -65,13 +67,6 @@
 //!
 //! # Permissions
 //!
-//! For a user whose escaped id is `bob`, with `inbox_prefix("_INBOX_bob")`:
-//!
-//! | allow | subjects |
-//! |---|---|
-//! | subscribe | `_INBOX_bob.>`, `chat.v1.out.*.inbox.bob`, `chat.v1.out.*.conv.*`, `chat.v1.out.*.group.*`, `chat.v1.out.*.presence.*`, `chat.v1.out.*.lobby.*`, `$KV.chat_v1_session.bob.*` |
-//! | publish | `_INBOX_bob.>`, `chat.v1.in.>`, `chat.v1.out.now.>`, `$KV.chat_v1_last.presence.bob`, `$KV.chat_v1_session.bob.*`, `$KV.chat_v1_lease.*` |
-//! | publish, JetStream | `$JS.API.STREAM.INFO.*`, `$JS.API.CONSUMER.CREATE.chat_v1_log.*.chat.v1.in.inbox.bob` (and `conv.*`, `group.*`, `lobby.*`, `presence.*`), `$JS.API.CONSUMER.MSG.NEXT.chat_v1_log.*`, `$JS.API.CONSUMER.DELETE.chat_v1_log.*`, `$JS.API.DIRECT.GET.KV_chat_v1_last.>`, `$JS.API.DIRECT.GET.KV_chat_v1_session.$KV.chat_v1_session.bob.*`, `$JS.API.DIRECT.GET.KV_chat_v1_lease.>` |
-//!
-//! Nobody but the server publishes to `out.log` and `out.last`. Ids of conversations and groups
-//! cannot be guessed; who knows one may read it.
+//! `examples/nats-server/permissions.conf` in this crate is a configuration that is tested: what each
+//! person may publish and read, and nothing else. Every request for the log carries its channel in
+//! the subject, so that an account is limited to its own inbox.

@@ -1,7 +1,7 @@
 //! What the server says outside of any answer: denied subjects, revoked credentials, overload, a
 //! shutdown. NATS tells the caller nothing of these; they are matched to their cause here.
 
-use async_nats::{ClientError, Event, ServerError};
+use async_nats::{Client, ClientError, Event, ServerError};
 use chat_client::transport::TransportError;
 use chat_core::link::DownReason;
 use tokio::sync::mpsc;
@@ -17,12 +17,23 @@ pub(crate) enum Incident {
     PublishDenied(String),
     /// Subscribing to this filter is not allowed.
     SubscribeDenied(String),
+    /// The answer to [`mark`]: what the server said about everything before it has been heard.
+    Mark,
     /// We read too slowly, and messages of some subscription were dropped.
     Overflow,
     /// The connection ends, or has ended, for this reason.
     Ends(DownReason),
     /// It has ended, for the reason told before or for none.
     Ended,
+}
+
+/// Asks the server for a word that comes the same way as its complaints, and so after those about
+/// everything sent before. The subject has a wildcard amid tokens: by the protocol the server says
+/// `Invalid Subject` to that and keeps the connection.
+pub(crate) async fn mark(client: &Client, inbox: &str) -> Result<(), TransportError> {
+    let mark = client.subscribe(format!("{inbox}.>.mark")).await;
+    mark.map(|_subscriber| ())
+        .map_err(|_| TransportError::lost())
 }
 
 pub(crate) type Incidents = mpsc::Receiver<Incident>;
@@ -56,6 +67,9 @@ fn refused_credentials(text: &str) -> DownReason {
 /// What an error line of the server means.
 fn said(text: &str) -> Option<Incident> {
     let lower = text.to_ascii_lowercase();
+    if lower == "invalid subject" {
+        return Some(Incident::Mark);
+    }
     let denied = |after: &str| {
         lower
             .strip_prefix("permissions violation for ")?
@@ -146,6 +160,7 @@ mod tests {
         }
         assert_eq!(ends("Stale Connection"), DownReason::Lost);
         assert_eq!(ends("maximum connections exceeded"), DownReason::TryLater);
+        assert_eq!(server("Invalid Subject"), Some(Incident::Mark));
         assert!(matches!(ends("Slow Consumer"), DownReason::Other(_)));
         assert!(matches!(
             ends("Permissions Violation"),

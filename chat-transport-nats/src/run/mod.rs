@@ -42,7 +42,7 @@ const CLOSE: Duration = Duration::from_millis(1_500);
 /// What the server said before it closed is awaited this long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// After an overflow the log is looked into at most this often.
-const OVERFLOW: Duration = Duration::from_millis(200);
+const OVERFLOW: Duration = Duration::from_millis(500);
 
 /// What the connection begins with.
 pub(crate) struct Start {
@@ -295,11 +295,7 @@ impl Run {
             }
             answer = answers.next() => {
                 let answer = answer.ok_or_else(lost)?;
-                // What the server said about it came before.
-                while let Ok(incident) = incidents.try_recv() {
-                    self.handle_incident(Some(incident))?;
-                }
-                self.handle_answer(&answer).await?;
+                self.handle_answer(&answer)?;
             }
             Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.handle_done(done)?,
             item = outbound.recv_outbound(), if may_send => {
@@ -344,7 +340,7 @@ impl Run {
                     incident = incidents.recv() => self.handle_incident(incident)?,
                     answer = answers.next() => {
                         let answer = answer.ok_or_else(lost)?;
-                        self.handle_answer(&answer).await?;
+                        self.handle_answer(&answer)?;
                     }
                     Some(done) = self.jobs.next(), if !self.jobs.is_empty() => {
                         self.handle_done(done)?;
@@ -378,6 +374,10 @@ impl Run {
                 self.farewell = Some(reason);
                 Ok(())
             }
+            Some(Incident::Mark) => {
+                self.marked();
+                Ok(())
+            }
             Some(Incident::Overflow) => {
                 self.shared.overflows.fetch_add(1, Ordering::Relaxed);
                 self.overflow.get_or_insert(Instant::now() + OVERFLOW);
@@ -395,7 +395,8 @@ impl Run {
 
     fn handle_deadline(&mut self) -> Result<(), End> {
         let now = Instant::now();
-        if self.sending.deadline().is_some_and(|at| at <= now) {
+        self.pass_barrier();
+        if self.sending.is_overdue(now) {
             let waited = self.config.deadline;
             return Err(other(format!("the server answered nothing for {waited:?}")));
         }

@@ -2,20 +2,21 @@
 //!
 //! What goes into a stream is acknowledged by the server. NATS says nothing about the rest, not
 //! even that it was denied, so a barrier follows it: an empty message to our own inbox, which the
-//! server returns once it has done everything before it. A second one follows the first: an error
-//! takes another way through the client library, and by then it has arrived.
+//! server returns once it has done everything before it. Complaints take another way through the
+//! client library, so a [mark](events::mark) that takes that way goes with the barrier.
 
 use std::collections::BTreeMap;
 
 use async_nats::{HeaderMap, Message, PublishErrorKind, StatusCode};
 use bytes::Bytes;
-use chat_client::transport::{Inbound, Outbound, SendOutcome, Token};
+use chat_client::transport::{Inbound, Outbound, SendOutcome, Token, TransportError};
 use chat_core::channel::{Channel, Class};
 use tokio::time::{Instant, timeout};
 
 use super::{End, Run, lost, other};
 use crate::api::{self, ApiError};
-use crate::connect::{SUBSCRIPTION, not_allowed};
+use crate::connect::{GRACE, SUBSCRIPTION, not_allowed};
+use crate::events;
 use crate::subject::{hex, path};
 
 /// Frames whose fate is not known yet. Each may have an answer in the queue of our inbox.
@@ -29,9 +30,12 @@ enum Behind {
 
 struct Barrier {
     number: u64,
-    second: bool,
     items: Vec<Behind>,
     deadline: Instant,
+    /// Complaints about what was sent before have been heard.
+    marked: bool,
+    /// The message is back; the mark is waited for until then.
+    grace: Option<Instant>,
 }
 
 /// A frame that the server will acknowledge.
@@ -63,11 +67,21 @@ impl Sending {
         self.waiting.is_empty() && self.loose.is_empty() && self.barrier.is_none()
     }
 
-    /// When the oldest answer is overdue.
+    /// When something has to be done.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let waiting = self.waiting.first_key_value().map(|(_, it)| it.deadline);
-        let barrier = self.barrier.as_ref().map(|barrier| barrier.deadline);
+        let barrier = self.barrier.as_ref();
+        let barrier = barrier.map(|barrier| barrier.grace.unwrap_or(barrier.deadline));
         waiting.into_iter().chain(barrier).min()
+    }
+
+    /// True when the server owes an answer for too long.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        let waiting = self.waiting.first_key_value();
+        let waiting = waiting.is_some_and(|(_, it)| it.deadline <= now);
+        let barrier = self.barrier.as_ref();
+        let barrier = barrier.is_some_and(|it| it.grace.is_none() && it.deadline <= now);
+        waiting || barrier
     }
 
     /// The server has heard of the subscription of this lane when the next barrier is back.
@@ -192,32 +206,53 @@ impl Run {
 
     /// Sends a barrier if something waits for one and none is on its way.
     pub(super) async fn send_barrier(&mut self) -> Result<(), End> {
-        if self.sending.barrier.is_none() && !self.sending.loose.is_empty() {
-            let items = core::mem::take(&mut self.sending.loose);
-            self.raise(items, false).await?;
+        if self.sending.barrier.is_some() || self.sending.loose.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    async fn raise(&mut self, items: Vec<Behind>, second: bool) -> Result<(), End> {
         self.sending.number += 1;
         let number = self.sending.number;
         let subject = format!("{}.{number}", self.inbox);
-        let publish = self.client.publish(subject, Bytes::new());
-        let result = timeout(self.config.deadline, publish).await;
-        let taken = result.map_err(|_| other("the server takes nothing any more"))?;
-        taken.map_err(|_| lost())?;
+        let both = async {
+            events::mark(&self.client, &self.inbox).await?;
+            let echo = self.client.publish(subject, Bytes::new());
+            echo.await.map_err(|_| TransportError::lost())
+        };
+        let result = timeout(self.config.deadline, both).await;
+        result.map_err(|_| other("the server takes nothing any more"))??;
         self.sending.barrier = Some(Barrier {
             number,
-            second,
-            items,
+            items: core::mem::take(&mut self.sending.loose),
             deadline: Instant::now() + self.config.deadline,
+            marked: false,
+            grace: None,
         });
         Ok(())
     }
 
+    pub(super) fn marked(&mut self) {
+        if let Some(barrier) = &mut self.sending.barrier {
+            barrier.marked = true;
+        }
+        self.pass_barrier();
+    }
+
+    /// What stands behind the barrier is done, once it is back and so is the mark.
+    pub(super) fn pass_barrier(&mut self) {
+        let now = Instant::now();
+        let passed = self.sending.barrier.take_if(|it| {
+            let heard = |grace: Instant| it.marked || grace <= now;
+            it.grace.is_some_and(heard)
+        });
+        for item in passed.map(|barrier| barrier.items).unwrap_or_default() {
+            match item {
+                Behind::Frame(token, _) => self.sent(token, SendOutcome::Accepted),
+                Behind::Lane(lane) => self.lane_confirmed(lane),
+            }
+        }
+    }
+
     /// Something came to our inbox.
-    pub(super) async fn handle_answer(&mut self, answer: &Message) -> Result<(), End> {
+    pub(super) fn handle_answer(&mut self, answer: &Message) -> Result<(), End> {
         let number = answer
             .subject
             .rsplit('.')
@@ -226,16 +261,10 @@ impl Run {
         let Some(number) = number else {
             return Ok(());
         };
-        if let Some(barrier) = self.sending.barrier.take_if(|it| it.number == number) {
-            if !barrier.second {
-                return self.raise(barrier.items, true).await;
-            }
-            for item in barrier.items {
-                match item {
-                    Behind::Frame(token, _) => self.sent(token, SendOutcome::Accepted),
-                    Behind::Lane(lane) => self.lane_confirmed(lane),
-                }
-            }
+        let barrier = self.sending.barrier.as_mut();
+        if let Some(barrier) = barrier.filter(|barrier| barrier.number == number) {
+            barrier.grace.get_or_insert(Instant::now() + GRACE);
+            self.pass_barrier();
             return Ok(());
         }
         let Some(waiting) = self.sending.waiting.remove(&number) else {
@@ -277,9 +306,7 @@ impl Run {
             take(&mut barrier.items);
         }
         if tokens.is_empty() && !self.config.subjects.is_optional(subject) {
-            return Err(End::Error(chat_client::transport::TransportError::new(
-                not_allowed(subject),
-            )));
+            return Err(End::Error(TransportError::new(not_allowed(subject))));
         }
         for token in tokens {
             let words = format!("the account may not publish to {subject}");

@@ -9,6 +9,7 @@ mod real_broker {
     //! Needs a nats-server.
 
     mod access;
+    mod clients;
     mod leases;
     mod log;
     mod loss;

@@ -18,14 +18,12 @@ pub(crate) struct Script(pub(crate) TcpListener);
 pub(crate) enum Said {
     Publish { subject: String, body: Vec<u8> },
     Subscribe { subject: String, sid: String },
-    Unsubscribe,
 }
 
 impl Said {
     pub(crate) fn subject(&self) -> &str {
         match self {
             Self::Publish { subject, .. } | Self::Subscribe { subject, .. } => subject,
-            Self::Unsubscribe => "",
         }
     }
 }
@@ -35,6 +33,8 @@ pub(crate) struct Wire {
     io: BufReader<TcpStream>,
     /// The subscription of the client's own inbox.
     own: Option<(String, String)>,
+    /// Subjects with this in them are denied.
+    pub(crate) denied: Option<&'static str>,
 }
 
 impl Script {
@@ -56,9 +56,11 @@ impl Script {
     /// Takes a connection and greets it.
     pub(crate) async fn welcome(&self, max_payload: usize) -> Wire {
         let (stream, _) = in_time(self.0.accept()).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         let mut wire = Wire {
             io: BufReader::new(stream),
             own: None,
+            denied: None,
         };
         let info = format!(
             "INFO {{\"server_id\":\"s\",\"version\":\"2.9.10\",\"go\":\"\",\"host\":\"h\",\
@@ -73,10 +75,8 @@ impl Script {
         let connector = self.connector();
         let serve = async {
             let mut wire = self.welcome(max_payload).await;
-            // Two barriers: then the connection is up.
-            for _ in 0..2 {
-                wire.echo().await;
-            }
+            // A barrier: then the connection is up.
+            wire.echo().await;
             wire
         };
         let (peer, wire) = tokio::join!(Peer::connect(&connector, "alice"), serve);
@@ -87,6 +87,22 @@ impl Script {
 impl Wire {
     pub(crate) async fn write(&mut self, text: &str) {
         self.io.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Ends the connection after what was written; dropping it instead may take that back.
+    pub(crate) async fn hang_up(mut self) {
+        self.io.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        // How the client ends its side is its own affair.
+        in_time(self.io.read_to_end(&mut rest)).await.ok();
+    }
+
+    /// A server complains before it does anything else.
+    async fn judge(&mut self, what: &str, subject: &str) {
+        if self.denied.is_some_and(|part| subject.contains(part)) {
+            let line = format!("-ERR 'Permissions Violation for {what} to \"{subject}\"'\r\n");
+            self.write(&line).await;
+        }
     }
 
     /// The next thing of interest; pings are answered. `None` when the client closed.
@@ -101,10 +117,11 @@ impl Wire {
             let size = |at: usize| words[at].parse::<usize>().unwrap();
             match words[0] {
                 "PING" => self.write("PONG\r\n").await,
-                "CONNECT" | "PONG" => {}
-                "UNSUB" => return Some(Said::Unsubscribe),
+                "CONNECT" | "PONG" | "UNSUB" => {}
+                "SUB" if words[1].contains(".>.") => self.write("-ERR 'Invalid Subject'\r\n").await,
                 "SUB" => {
                     let (subject, sid) = (words[1].to_owned(), words[2].to_owned());
+                    self.judge("Subscription", &subject).await;
                     if subject.starts_with("_INBOX") {
                         self.own = Some((subject.trim_end_matches('*').to_owned(), sid.clone()));
                     }
@@ -115,6 +132,7 @@ impl Wire {
                     let mut body = vec![0; size(words.len() - 1) + 2];
                     in_time(self.io.read_exact(&mut body)).await.ok()?;
                     body.truncate(body.len() - 2);
+                    self.judge("Publish", &subject).await;
                     return Some(Said::Publish { subject, body });
                 }
                 other => panic!("a client does not say {other}"),
