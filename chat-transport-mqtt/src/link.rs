@@ -182,10 +182,14 @@ impl Link {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         match end {
-            End::Cut if takeovers.closed(self.limits.came_up, Instant::now()) => {
-                Some(TransportError::new(DownReason::Conflict))
+            End::Cut => {
+                let Limits {
+                    resumed, came_up, ..
+                } = self.limits;
+                let fight = takeovers.closed(resumed, came_up, Instant::now());
+                let conflict = fight.then(|| TransportError::new(DownReason::Conflict));
+                Some(conflict.unwrap_or_else(TransportError::lost))
             }
-            End::Cut => Some(TransportError::lost()),
             End::For(error) => {
                 takeovers.unlike();
                 Some(error)

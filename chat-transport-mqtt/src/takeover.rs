@@ -2,8 +2,9 @@
 //!
 //! MQTT 5 has a reason code for it, which old brokers do not send and 3.1.1 does not have. There a
 //! takeover is a connection that the broker closes in good order, soon after it came up, again and
-//! again, while it answers all the time. A broker that restarts or is gone refuses connections in
-//! between, and that ends the count.
+//! again, while it answers all the time and keeps the session. A broker that restarts mostly refuses
+//! connections in between, or has forgotten the session, and that ends the count. It takes many ends,
+//! because a false alarm stops a client for good, and two programs that fight are quick.
 
 use core::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 /// A connection that lived longer was not fought over.
 const SHORT: Duration = Duration::from_secs(30);
 /// So many in a row, within twice [`SHORT`], are a fight.
-const ENDS: usize = 5;
+const ENDS: usize = 12;
 
 #[derive(Debug, Default)]
 pub(crate) struct Takeovers {
@@ -25,9 +26,10 @@ impl Takeovers {
         self.ends.clear();
     }
 
-    /// The broker closed a connection without a reason. True when that is a takeover.
-    pub(crate) fn closed(&mut self, came_up: Instant, now: Instant) -> bool {
-        if now - came_up > SHORT {
+    /// The broker closed a connection without a reason; `resumed` when it had kept the session for
+    /// it. True when that is a takeover.
+    pub(crate) fn closed(&mut self, resumed: bool, came_up: Instant, now: Instant) -> bool {
+        if !resumed || now - came_up > SHORT {
             self.ends.clear();
             return false;
         }
@@ -47,29 +49,42 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn s11_short_connections_in_a_row_are_a_takeover_from_the_fifth_on() {
+    fn s11_short_connections_in_a_row_are_a_takeover_from_the_twelfth_on() {
         let (mut takeovers, now) = (Takeovers::default(), Instant::now());
-        let ends = (0..7).map(|n| takeovers.closed(now + n * SECOND, now + (n + 1) * SECOND));
+        let ends =
+            (0..14).map(|n| takeovers.closed(true, now + n * SECOND, now + (n + 1) * SECOND));
         let ends: Vec<bool> = ends.collect();
-        assert_eq!(ends, [false, false, false, false, true, true, true]);
+        assert_eq!(ends[..11], [false; 11]);
+        assert_eq!(ends[11..], [true; 3]);
     }
 
     #[test]
     fn a_restart_a_long_life_and_long_pauses_are_none() {
         let (mut takeovers, now) = (Takeovers::default(), Instant::now());
         for _ in 0..5 {
-            for _ in 0..4 {
-                assert!(!takeovers.closed(now, now + SECOND));
+            for _ in 1..ENDS {
+                assert!(!takeovers.closed(true, now, now + SECOND));
             }
             takeovers.unlike();
         }
-        for _ in 0..5 {
-            assert!(!takeovers.closed(now, now + SHORT + SECOND));
+        for _ in 0..ENDS {
+            assert!(!takeovers.closed(true, now, now + SHORT + SECOND));
         }
         let mut takeovers = Takeovers::default();
-        for n in 0..10 {
-            let end = now + 20 * SECOND * n;
-            assert!(!takeovers.closed(end, end));
+        for n in 0..20 {
+            let end = now + 6 * SECOND * n;
+            assert!(!takeovers.closed(true, end, end));
+        }
+    }
+
+    #[test]
+    fn a_broker_that_keeps_crashing_and_forgets_the_session_is_none() {
+        let (mut takeovers, now) = (Takeovers::default(), Instant::now());
+        for _ in 0..10 {
+            for _ in 2..ENDS {
+                assert!(!takeovers.closed(true, now, now + SECOND));
+            }
+            assert!(!takeovers.closed(false, now, now + SECOND));
         }
     }
 }

@@ -217,7 +217,7 @@ mod real_broker {
             let broker = start(Mosquitto::new());
             let (one, two) = (to(&broker, version), to(&broker, version));
             let mut found = Vec::new();
-            for _ in 0..6 {
+            for _ in 0..14 {
                 let first = Peer::connect(&one, "alice").await.unwrap();
                 let _second = Peer::connect(&two, "alice").await.unwrap();
                 found.push(first.end().await.reason);
