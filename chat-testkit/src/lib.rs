@@ -12,6 +12,7 @@ pub mod broker;
 pub mod oracle;
 #[cfg(unix)]
 pub mod proxy;
+pub mod rig;
 #[cfg(feature = "suites")]
 pub mod sim;
 #[cfg(feature = "suites")]

@@ -25,6 +25,7 @@ mod real_broker;
 pub use find::find;
 pub use mosquitto::{Bridge, Mosquitto};
 pub use nats::NatsServer;
+pub use process::signal;
 
 use core::fmt;
 use std::ffi::OsString;
@@ -43,6 +44,8 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Ports below those that the system hands out by itself: nobody's outgoing connection takes the
 /// port of a broker while it is down.
 const PORTS: core::ops::Range<u16> = 12_000..32_000;
+/// How long a port may stay taken after its broker was killed.
+const TAKEN: Duration = Duration::from_secs(1);
 /// How many ports are tried for a new broker.
 const TRIES: u32 = 8;
 
@@ -117,6 +120,7 @@ pub struct Broker {
     process: Option<Process>,
     recipe: Box<dyn Recipe>,
     place: Place,
+    file_limit: Option<u64>,
     // Last: the process must be gone before its folder.
     _home: TempDir,
 }
@@ -137,6 +141,7 @@ impl Broker {
             process: None,
             recipe: Box::new(recipe),
             place,
+            file_limit: None,
             _home: home,
         };
         let mut tries = 0;
@@ -199,13 +204,19 @@ impl Broker {
         if memory == Memory::Lost {
             std::fs::remove_dir_all(&self.place.data)?;
         }
-        let deadline = Instant::now() + DEADLINE;
+        let again = Instant::now() + TAKEN;
         loop {
-            match self.launch(deadline) {
-                Err(BrokerError::NotReady { .. }) if Instant::now() < deadline => {}
+            match self.launch(Instant::now() + DEADLINE) {
+                Err(BrokerError::NotReady { .. }) if Instant::now() < again => {}
                 done => return done,
             }
         }
+    }
+
+    /// From its next start on, no file of it can grow beyond so many KiB: as on a full disk,
+    /// writing fails. `None` takes the limit away.
+    pub fn limit_files(&mut self, kib: Option<u64>) {
+        self.file_limit = kib;
     }
 
     /// Its process id; none when it does not run.
@@ -219,10 +230,11 @@ impl Broker {
     }
 
     fn signal(&self, name: &str) -> std::io::Result<()> {
-        let process = self.process.as_ref();
-        process
-            .ok_or_else(|| std::io::Error::other("it does not run"))?
-            .signal(name)
+        let pid = self.pid();
+        signal(
+            pid.ok_or_else(|| std::io::Error::other("it does not run"))?,
+            name,
+        )
     }
 
     /// Starts the program and waits until it listens.
@@ -231,7 +243,7 @@ impl Broker {
         let program = self.recipe.program()?;
         let arguments = self.recipe.arguments(&self.place)?;
         let log = std::fs::File::create(log_file(&self.place))?;
-        let mut process = Process::start(&program, &arguments, log)?;
+        let mut process = Process::start(&program, &arguments, log, self.file_limit)?;
         let failed = |what: String, place: &Place| BrokerError::NotReady {
             program: program.display().to_string(),
             what,

@@ -14,8 +14,24 @@ use std::time::Instant;
 use super::LOOK;
 
 const SCRIPT: &str = r#"exec 3<&0
+if [ -n "$LIMIT" ]; then trap '' XFSZ; ulimit -f "$LIMIT"; fi
+unset LIMIT
 { read gone <&3 || kill -9 $$; } >/dev/null 2>&1 &
 exec "$0" "$@" </dev/null 3<&-"#;
+
+/// Sends a signal, as `STOP`, to a process. Send it to children that were not waited for: their
+/// numbers are still their own.
+///
+/// # Errors
+/// When it could not be sent.
+pub fn signal(pid: u32, name: &str) -> std::io::Result<()> {
+    let mut kill = Command::new("sh");
+    kill.args(["-c", r#"kill -s "$0" "$1""#, name]);
+    if kill.arg(pid.to_string()).status()?.success() {
+        return Ok(());
+    }
+    Err(std::io::Error::other(format!("no {name} for {pid}")))
+}
 
 /// A running program; killed when dropped.
 #[derive(Debug)]
@@ -29,11 +45,17 @@ impl Process {
         program: &Path,
         arguments: &[OsString],
         log: File,
+        limit: Option<u64>,
     ) -> std::io::Result<Self> {
         let mut child = Command::new("sh")
             .args(["-c", SCRIPT])
             .arg(program)
             .args(arguments)
+            // In blocks of 512 bytes.
+            .env(
+                "LIMIT",
+                limit.map_or_else(String::new, |kib| (2 * kib).to_string()),
+            )
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -51,21 +73,9 @@ impl Process {
         self.child.try_wait()
     }
 
-    pub(super) fn signal(&self, name: &str) -> std::io::Result<()> {
-        // It is our child and not waited for: the number is still its own.
-        let status = Command::new("sh")
-            .args(["-c", r#"kill -s "$0" "$1""#, name])
-            .arg(self.pid().to_string())
-            .status()?;
-        if !status.success() {
-            return Err(std::io::Error::other("the signal was not sent"));
-        }
-        Ok(())
-    }
-
     /// Asks it to end and waits; whoever has not obeyed by `deadline` is killed.
     pub(super) fn end(mut self, deadline: Instant) {
-        if self.signal("TERM").is_err() {
+        if signal(self.pid(), "TERM").is_err() {
             return;
         }
         while Instant::now() < deadline && matches!(self.ended(), Ok(None)) {
