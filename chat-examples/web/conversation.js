@@ -60,6 +60,7 @@ export class Conversation {
     $("conv-sub").textContent = chat.kind === "group" ? this.#groupLine(chat) : this.#peerLine(chat, person);
     $("conv-actions").replaceChildren(...this.#actions(chat));
     $("composer").hidden = chat.state !== "open";
+    this.#lead(chat);
     this.#panel(chat);
     this.renderTyping();
   }
@@ -198,9 +199,20 @@ export class Conversation {
     return presenceText(person);
   }
 
+  // Who leads now and why, until it is read.
+  #lead(chat) {
+    const lead = chat.state === "open" ? chat.lead : null;
+    $("lead").hidden = !lead;
+    if (!lead) return;
+    const who = lead.leader === this.model.me.user ? "You lead" : `${lead.leader} leads`;
+    $("lead").replaceChildren(
+      el("span", {}, `★ ${who} now, because ${lead.why}. Term ${lead.term}.`),
+      el("button", { class: "icon", title: "Understood", onclick: () => { chat.lead = null; this.#lead(chat); } }, "✕"));
+  }
+
   #groupLine(chat) {
     const lines = { asking: "asked to join; waiting for the leader", leaving: "leaving…", closed: chat.why || "you are out" };
-    return lines[chat.state] ?? `${chat.roster?.length ?? 0} members, led by ${chat.leader}`;
+    return lines[chat.state] ?? `${chat.roster?.length ?? 0} members, led by ${chat.leader}, term ${chat.term}`;
   }
 
   #actions(chat) {
@@ -261,7 +273,8 @@ export class Conversation {
     const self = user === this.model.me.user;
     const status = self ? "active" : this.model.people.get(user)?.status ?? "unknown";
     const row = el("div", { class: "member" }, dot(status),
-      el("span", { class: "name" }, user, user === chat.leader ? " ★" : ""));
+      el("span", { class: "name" }, user),
+      user === chat.leader ? el("span", { class: "badge", "data-leader": user, title: `Leads in term ${chat.term}` }, `★ leads · term ${chat.term}`) : null);
     if (leads && !self) {
       row.append(
         el("button", { title: `Ask ${user} to lead`, onclick: () => attempt(() => this.net.call("hand_over", { group: chat.conv, user })) }, "★"),

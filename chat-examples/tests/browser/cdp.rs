@@ -191,6 +191,11 @@ impl Page {
         self.wire.call(&self.session, method, params).await
     }
 
+    /// Closes the tab, as its user does.
+    pub(crate) async fn close(self) {
+        self.call("Page.close", json!({})).await;
+    }
+
     pub(crate) async fn size(&self, width: u32, height: u32) {
         let params = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700,

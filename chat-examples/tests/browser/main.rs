@@ -232,21 +232,7 @@ fn a_group_whose_leader_lets_people_in() {
         let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
         log_in(&ann, "ann").await;
         log_in(&bob, "bob").await;
-        ann.click("#group-name").await;
-        ann.type_text("ops").await;
-        ann.key("Enter", 13).await;
-        ann.until(
-            "the group",
-            "document.getElementById('conv-title').innerText === 'ops'",
-        )
-        .await;
-        bob.click("[data-listing='ops']").await;
-        ann.click("[data-approve='bob']").await;
-        bob.until(
-            "an open room",
-            "!document.getElementById('composer').hidden",
-        )
-        .await;
+        group_of(&ann, &[(&bob, "bob")]).await;
         say(&ann, "welcome").await;
         hears(&bob, "welcome").await;
         say(&bob, "thanks").await;
@@ -266,6 +252,59 @@ fn a_group_whose_leader_lets_people_in() {
         ann.picture(&picture("09-phone-members")).await;
         ann.click("#back").await;
         ann.picture(&picture("10-phone-list")).await;
+        drop(demo);
+    });
+}
+
+/// Everybody is in the group that the first of them made.
+async fn group_of(leader: &Page, others: &[(&Page, &str)]) {
+    leader.click("#group-name").await;
+    leader.type_text("ops").await;
+    leader.key("Enter", 13).await;
+    let title = "document.getElementById('conv-title').innerText === 'ops'";
+    leader.until("the group", title).await;
+    for (page, name) in others {
+        page.click("[data-listing='ops']").await;
+        leader.click(&format!("[data-approve='{name}']")).await;
+        let open = "!document.getElementById('composer').hidden";
+        page.until("an open room", open).await;
+    }
+}
+
+#[test]
+fn a_group_whose_leader_is_gone_shows_who_leads_now_and_why() {
+    run(async {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let demo = Demo::start(state.path(), 0, |command| command);
+        let browser = Browser::start().await;
+        let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
+        let carol = browser.page(&demo.url).await;
+        for (page, name) in [(&ann, "ann"), (&bob, "bob"), (&carol, "carol")] {
+            log_in(page, name).await;
+        }
+        group_of(&ann, &[(&bob, "bob"), (&carol, "carol")]).await;
+        for page in [&ann, &bob, &carol] {
+            let badge = "document.querySelector('[data-leader]')?.dataset.leader === 'ann'";
+            page.until("the leader's badge", badge).await;
+        }
+        carol.picture(&picture("11-leader")).await;
+        ann.close().await;
+        for page in [&bob, &carol] {
+            let leads = "['bob', 'carol'].includes(document.querySelector('[data-leader]')?.dataset.leader)";
+            page.until("the next leader's badge", leads).await;
+            let told = "!document.getElementById('lead').hidden \
+                && document.getElementById('lead').innerText.includes('ann was silent')";
+            page.until("who leads now and why", told).await;
+        }
+        carol.picture(&picture("12-succession")).await;
+        let leaders = "document.querySelector('[data-leader]').dataset.leader";
+        assert_eq!(bob.eval(leaders).await, carol.eval(leaders).await);
+        // The group goes on.
+        say(&bob, "we go on").await;
+        hears(&carol, "we go on").await;
+        carol.click("#lead button").await;
+        let read = "document.getElementById('lead').hidden";
+        carol.until("no banner once it is read", read).await;
         drop(demo);
     });
 }

@@ -9,6 +9,7 @@ use chat_client::{Client, ClientError, Event};
 use chat_core::content::Content;
 use chat_core::delivery::{Ack, DeliveryEvent, SortKey, TimelineItem};
 use chat_core::event::{GroupEvent, IdentityEvent, LobbyEvent, PresenceEvent, SessionEvent};
+use chat_core::group::Change;
 use chat_core::id::{ConvId, GroupId, InviteId, MessageId, TxnId, UserId};
 use tokio::sync::broadcast;
 
@@ -36,6 +37,8 @@ pub struct Account {
 struct Notes {
     requests: BTreeMap<InviteId, (UserId, String)>,
     offers: BTreeMap<GroupId, UserId>,
+    /// Who led each group when it was last told.
+    leaders: BTreeMap<GroupId, UserId>,
     /// What is being sent, by transaction: the acceptance names no text.
     sending: BTreeMap<TxnId, String>,
 }
@@ -249,7 +252,13 @@ impl Account {
             return;
         };
         let say = match groups.iter().find(|view| view.group == group) {
-            Some(view) => Say::Chat(show::group(view, self.notes().offers.get(&group))),
+            Some(view) => {
+                let mut notes = self.notes();
+                if let Some(leader) = &view.leader {
+                    notes.leaders.insert(group, leader.clone());
+                }
+                Say::Chat(show::group(view, notes.offers.get(&group)))
+            }
             None => Say::ChatGone {
                 conv: hex(group.as_bytes()),
             },
@@ -262,7 +271,27 @@ impl Account {
             GroupEvent::LeadOffered { group, by } => {
                 self.notes().offers.insert(*group, by.clone());
             }
-            GroupEvent::Changed { group, .. } | GroupEvent::Removed { group, .. } => {
+            GroupEvent::Changed {
+                group,
+                change,
+                round,
+                ..
+            } => {
+                let mut notes = self.notes();
+                notes.offers.remove(group);
+                let before = notes.leaders.get(group).cloned();
+                drop(notes);
+                if let Change::Leader { user, how } = change {
+                    let before = before.as_ref().map_or("the leader before", UserId::as_str);
+                    self.tell(Say::Lead {
+                        conv: hex(group.as_bytes()),
+                        leader: user.as_str().to_owned(),
+                        term: *round,
+                        why: show::passing(before, *how),
+                    });
+                }
+            }
+            GroupEvent::Removed { group, .. } => {
                 self.notes().offers.remove(group);
             }
             GroupEvent::LeadDeclined { by, .. } => {

@@ -178,6 +178,13 @@ pub enum Say {
     Notice {
         text: String,
     },
+    /// The lead of a group passed on; its `Chat` follows.
+    Lead {
+        conv: String,
+        leader: String,
+        term: u64,
+        why: String,
+    },
 }
 
 /// The value of a call.
@@ -282,6 +289,9 @@ pub struct Chat {
     /// Of a group: who leads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
+    /// Of a group: the number of the term; grows whenever the lead passes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub term: Option<u64>,
     /// Of a group: who is in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub roster: Option<Vec<String>>,

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use chat_core::delivery::{Ack, FailReason, Received, SortKey, Standing, TimelineItem};
-use chat_core::group::{GroupView, Membership};
+use chat_core::group::{GroupView, Membership, Passing};
 use chat_core::id::{ConvId, InviteId, UserId};
 use chat_core::link::LinkState;
 use chat_core::lobby::GroupListing;
@@ -124,12 +124,27 @@ pub(super) fn chat(me: &UserId, peer: &UserId, state: &SessionState) -> Option<C
         peer: Some(peer.as_str().to_owned()),
         invite: invite.map(|invite| hex(invite.as_bytes())),
         leader: None,
+        term: None,
         roster: None,
         requests: None,
         offer: None,
         unread: None,
         last_read: None,
     })
+}
+
+/// Why the lead passed on, in words.
+pub(super) fn passing(before: &str, how: Passing) -> String {
+    match how {
+        Passing::HandedOver => format!("{before} handed the lead over"),
+        Passing::Succeeded { majority: true } => {
+            format!("{before} was silent or had to go, and most members stand behind it")
+        }
+        Passing::Succeeded { majority: false } => {
+            format!("{before} was silent or had to go, and those who are here stand behind it")
+        }
+        _ => "the members asked for a new term".to_owned(),
+    }
 }
 
 /// A group in the list of chats.
@@ -165,6 +180,7 @@ pub(super) fn group(view: &GroupView, offer: Option<&UserId>) -> Chat {
             .leader
             .as_ref()
             .map(|leader| leader.as_str().to_owned()),
+        term: view.leader.is_some().then_some(view.round),
         roster: Some(roster),
         requests: Some(requests.collect()),
         offer: offer.map(|user| user.as_str().to_owned()),
