@@ -282,6 +282,9 @@ fn a_group_whose_leader_is_gone_shows_who_leads_now_and_why() {
         for (page, name) in [(&ann, "ann"), (&bob, "bob"), (&carol, "carol")] {
             log_in(page, name).await;
         }
+        // The list stands still once everybody is in it.
+        let all = "document.querySelectorAll('[data-person]').length >= 3";
+        ann.until("everybody", all).await;
         group_of(&ann, &[(&bob, "bob"), (&carol, "carol")]).await;
         for page in [&ann, &bob, &carol] {
             let badge = "document.querySelector('[data-leader]')?.dataset.leader === 'ann'";
