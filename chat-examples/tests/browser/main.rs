@@ -82,6 +82,33 @@ async fn meet(ann: &Page, bob: &Page) {
     .await;
 }
 
+/// A demo and a browser, with a page of everybody.
+async fn cast<const N: usize>(names: [&str; N]) -> (Stage, [Page; N]) {
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let demo = Demo::start(state.path(), 0, |command| command);
+    let browser = Browser::start().await;
+    let mut pages = Vec::new();
+    for name in names {
+        let page = browser.page(&demo.url).await;
+        log_in(&page, name).await;
+        pages.push(page);
+    }
+    let pages = pages.try_into().ok().expect("one each");
+    let stage = Stage {
+        _demo: demo,
+        _browser: browser,
+        _state: state,
+    };
+    (stage, pages)
+}
+
+/// What must outlive the pages.
+struct Stage {
+    _demo: Demo,
+    _browser: Browser,
+    _state: tempfile::TempDir,
+}
+
 fn skipped() -> bool {
     std::env::var("CHAT_TEST_BROWSER").is_ok_and(|value| value == "skip")
 }
@@ -167,6 +194,11 @@ fn two_people_chat_and_survive_kill_nine() {
                 hears(page, &format!("{theirs} {i}")).await;
             }
         }
+        // A page that loads its state anew shows an empty log for a moment.
+        let whole = "document.querySelectorAll('#log .msg .text').length >= 32";
+        for page in [&ann, &bob] {
+            page.until("the whole log", whole).await;
+        }
         let (on_ann, on_bob) = (texts(&ann).await, texts(&bob).await);
         assert_eq!(on_ann, on_bob, "both screens show the same order");
         for who in ["ann", "bob"] {
@@ -185,12 +217,7 @@ fn two_people_chat_and_survive_kill_nine() {
 #[test]
 fn messages_wait_for_those_who_are_away() {
     run(async {
-        let state = tempfile::tempdir().expect("a temporary folder");
-        let demo = Demo::start(state.path(), 0, |command| command);
-        let browser = Browser::start().await;
-        let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
-        log_in(&ann, "ann").await;
-        log_in(&bob, "bob").await;
+        let (stage, [ann, bob]) = cast(["ann", "bob"]).await;
         meet(&ann, &bob).await;
         say(&ann, "before").await;
         hears(&bob, "before").await;
@@ -219,19 +246,14 @@ fn messages_wait_for_those_who_are_away() {
             hears(&bob, text).await;
         }
         marked(&ann, "three", "displayed").await;
-        drop(demo);
+        drop(stage);
     });
 }
 
 #[test]
 fn a_group_whose_leader_lets_people_in() {
     run(async {
-        let state = tempfile::tempdir().expect("a temporary folder");
-        let demo = Demo::start(state.path(), 0, |command| command);
-        let browser = Browser::start().await;
-        let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
-        log_in(&ann, "ann").await;
-        log_in(&bob, "bob").await;
+        let (stage, [ann, bob]) = cast(["ann", "bob"]).await;
         group_of(&ann, &[(&bob, "bob")]).await;
         say(&ann, "welcome").await;
         hears(&bob, "welcome").await;
@@ -252,7 +274,7 @@ fn a_group_whose_leader_lets_people_in() {
         ann.picture(&picture("09-phone-members")).await;
         ann.click("#back").await;
         ann.picture(&picture("10-phone-list")).await;
-        drop(demo);
+        drop(stage);
     });
 }
 
@@ -274,14 +296,7 @@ async fn group_of(leader: &Page, others: &[(&Page, &str)]) {
 #[test]
 fn a_group_whose_leader_is_gone_shows_who_leads_now_and_why() {
     run(async {
-        let state = tempfile::tempdir().expect("a temporary folder");
-        let demo = Demo::start(state.path(), 0, |command| command);
-        let browser = Browser::start().await;
-        let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
-        let carol = browser.page(&demo.url).await;
-        for (page, name) in [(&ann, "ann"), (&bob, "bob"), (&carol, "carol")] {
-            log_in(page, name).await;
-        }
+        let (stage, [ann, bob, carol]) = cast(["ann", "bob", "carol"]).await;
         // The list stands still once everybody is in it.
         let all = "document.querySelectorAll('[data-person]').length >= 3";
         ann.until("everybody", all).await;
@@ -308,18 +323,14 @@ fn a_group_whose_leader_is_gone_shows_who_leads_now_and_why() {
         carol.click("#lead button").await;
         let read = "document.getElementById('lead').hidden";
         carol.until("no banner once it is read", read).await;
-        drop(demo);
+        drop(stage);
     });
 }
 
 #[test]
 fn the_bot_answers_and_keys_work() {
     run(async {
-        let state = tempfile::tempdir().expect("a temporary folder");
-        let demo = Demo::start(state.path(), 0, |command| command);
-        let browser = Browser::start().await;
-        let ann = browser.page(&demo.url).await;
-        log_in(&ann, "ann").await;
+        let (stage, [ann]) = cast(["ann"]).await;
         ann.click("[data-person='echo']").await;
         ann.until(
             "an open chat",
@@ -343,6 +354,6 @@ fn the_bot_answers_and_keys_work() {
         ann.key("?", 191).await;
         ann.until("the help", "document.getElementById('help').open")
             .await;
-        drop(demo);
+        drop(stage);
     });
 }
