@@ -113,8 +113,8 @@ impl Connector for Any {
     }
 }
 
-/// A connector for an address that [`Kind::url`] made; it notices a dead broker within two
-/// seconds.
+/// A connector for an address that [`Kind::url`] made; it notices a dead broker within
+/// three seconds.
 pub(super) fn connector(
     url: &str,
     vices: Option<Vices>,
@@ -127,8 +127,8 @@ pub(super) fn connector(
         ),
         Some(("nats", _)) => Box::new(
             NatsConnector::builder(url)
-                .ping_interval(Duration::from_millis(500))
-                .deadline(Duration::from_secs(1))
+                .ping_interval(Duration::from_secs(1))
+                .deadline(Duration::from_secs(3))
                 .build()?,
         ),
         _ => Box::new(WsConnector::new(url)?),

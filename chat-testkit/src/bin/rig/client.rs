@@ -52,9 +52,10 @@ fn config() -> Config {
     config.link.subscribe_timeout = Duration::from_millis(500);
     config.session.resend_first = Duration::from_millis(100);
     config.session.resend_max = Duration::from_secs(1);
-    config.delivery.rto_first = Duration::from_millis(100);
-    config.delivery.rto_max = Duration::from_secs(1);
-    config.delivery.retransmit_rate = 500;
+    config.delivery.rto_first = Duration::from_millis(200);
+    config.delivery.rto_max = Duration::from_secs(2);
+    // More than this, and a broker that keeps every copy drowns its readers in them.
+    config.delivery.retransmit_rate = 100;
     config.delivery.max_outbox = 20_000;
     config.budget.frames_per_second = 20_000;
     config.budget.burst = 40_000;
