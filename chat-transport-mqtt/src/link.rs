@@ -70,7 +70,7 @@ enum End {
     Dropped,
     /// The client closed it in good order.
     Closed,
-    /// The socket ended without a reason.
+    /// The broker closed the socket without a reason.
     Cut,
     /// For a reason.
     For(TransportError),
@@ -227,6 +227,9 @@ impl Link {
         tracing::debug!(?error, "the connection to the broker ended");
         if self.state().closing {
             End::Closed
+        } else if error.is_some() {
+            // The network broke it: a broker that gives the session to somebody else closes it.
+            End::For(TransportError::lost())
         } else {
             End::Cut
         }

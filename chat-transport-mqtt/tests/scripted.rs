@@ -679,6 +679,17 @@ async fn s11_connections_that_are_closed_again_and_again_are_a_takeover() {
 }
 
 #[tokio::test]
+async fn s11_connections_that_are_reset_again_and_again_are_a_bad_network() {
+    let script = Script::new(Version::V311).await;
+    let to = script.connector();
+    for _ in 0..20 {
+        let (peer, wire, _) = both(&script, &to, true, &[]).await;
+        wire.reset();
+        assert_eq!(peer.end().await.reason, DownReason::Lost);
+    }
+}
+
+#[tokio::test]
 async fn closing_says_goodbye_after_everything_else_and_dropping_says_nothing() {
     for version in BOTH {
         let (mut peer, mut wire) = pair(version).await;

@@ -99,6 +99,11 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    /// Breaks the connection, as a network does.
+    pub(crate) fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+
     /// The next packet; `None` at the end of the connection.
     pub(crate) async fn read(&mut self) -> Option<Seen> {
         loop {
