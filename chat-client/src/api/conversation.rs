@@ -105,6 +105,11 @@ impl Conversation {
         self.client.0.done.post(self.conv, pos);
     }
 
+    /// The application is done with this place of the inbox; what lies before it may be open.
+    pub(super) fn acknowledge_only(&self, pos: u64) {
+        self.client.0.done.post_only(self.conv, pos);
+    }
+
     /// History and live messages, in display order.
     pub fn timeline(&self) -> TimelineBuilder {
         TimelineBuilder::new(self.clone())

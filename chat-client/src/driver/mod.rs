@@ -20,7 +20,7 @@ use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use chat_core::id::ConvId;
@@ -69,10 +69,19 @@ pub(crate) enum Command {
     Shutdown(Duration, oneshot::Sender<ShutdownReport>),
 }
 
-/// What applications are done with: positions per conversation, the latest only.
+/// What an application is done with in one conversation.
+#[derive(Debug, Default)]
+struct Places {
+    /// Everything up to here.
+    up_to: u64,
+    /// And these, which were taken out of turn: at most as many as the inbox holds.
+    only: BTreeSet<u64>,
+}
+
+/// What applications are done with.
 #[derive(Debug)]
 pub(crate) struct Done {
-    positions: Mutex<BTreeMap<ConvId, u64>>,
+    positions: Mutex<BTreeMap<ConvId, Places>>,
     bell: mpsc::Sender<()>,
 }
 
@@ -86,19 +95,35 @@ impl Done {
         (Arc::new(done), rung)
     }
 
+    /// Everything up to `pos`.
     pub(crate) fn post(&self, conv: ConvId, pos: u64) {
+        self.change(conv, |places| {
+            places.up_to = pos.max(places.up_to);
+            places.only.retain(|only| *only > pos);
+        });
+    }
+
+    /// This place; those before it may still be open.
+    pub(crate) fn post_only(&self, conv: ConvId, pos: u64) {
+        self.change(conv, |places| {
+            if pos > places.up_to {
+                places.only.insert(pos);
+            }
+        });
+    }
+
+    fn change(&self, conv: ConvId, change: impl FnOnce(&mut Places)) {
         let mut positions = self
             .positions
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let latest = positions.entry(conv).or_default();
-        *latest = pos.max(*latest);
+        change(positions.entry(conv).or_default());
         drop(positions);
         // A full bell has been rung already; a closed one means that nobody asks any more.
         self.bell.try_send(()).ok();
     }
 
-    fn take(&self) -> BTreeMap<ConvId, u64> {
+    fn take(&self) -> BTreeMap<ConvId, Places> {
         core::mem::take(
             &mut *self
                 .positions
@@ -349,8 +374,12 @@ impl Driver {
         let Poll::Ready(Some(())) = self.rung.poll_recv(cx) else {
             return false;
         };
-        for (conv, pos) in self.done.take() {
-            self.desk.endpoint.acknowledge(conv, pos, self.now);
+        for (conv, places) in self.done.take() {
+            let endpoint = &mut self.desk.endpoint;
+            endpoint.acknowledge(conv, places.up_to, self.now);
+            for pos in places.only {
+                endpoint.acknowledge_only(conv, pos, self.now);
+            }
         }
         true
     }

@@ -301,6 +301,16 @@ impl Delivery {
         }
     }
 
+    /// Messages that nobody is owed any more are done.
+    pub(super) fn count_off_unowed(&mut self, conv: ConvAt, now: Now) {
+        let entries = self.convs[conv].out.entries.iter();
+        let left: Vec<_> = entries
+            .filter(|(_, entry)| entry.devices == 0)
+            .map(|(at, _)| (*at, true))
+            .collect();
+        self.count_off(conv, left, now);
+    }
+
     /// Removes a message from the outbox; its transaction stays known for a while.
     pub(super) fn forget(&mut self, conv: ConvAt, at: At) {
         let it = &mut self.convs[conv];
@@ -326,6 +336,7 @@ impl Delivery {
             by: from.device,
             code,
         };
+        self.note_why(entry.txn, &why);
         self.put_sent(conv, at, &entry, Some(&why));
         self.put_outbox(conv, at, &entry);
         self.put_conv(conv);

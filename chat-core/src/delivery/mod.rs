@@ -155,12 +155,13 @@ impl Delivery {
                 self.txns.insert(txn, known);
             }
             Table::Outbox => {
-                let (id, at, entry) = rows::restore_outbox(row)?;
+                let (id, at, entry, end) = rows::restore_outbox(row)?;
                 let conv = self.conv_at(id);
                 self.clock = HlcClock::resume(self.clock.last().max(entry.hlc));
                 let known = Txn {
                     id: self.own_id(conv, at),
                     hash: send::hash(id, &entry.body),
+                    end,
                 };
                 self.txns.insert(entry.txn, known);
                 self.outbox.0 += 1;
@@ -312,12 +313,7 @@ impl Delivery {
             self.count_off(conv, newly, now);
         }
         if group {
-            let entries = self.convs[conv].out.entries.iter();
-            let left: Vec<_> = entries
-                .filter(|(_, entry)| entry.devices == 0)
-                .map(|(at, _)| (*at, true))
-                .collect();
-            self.count_off(conv, left, now);
+            self.count_off_unowed(conv, now);
         }
         self.pump(conv, now);
         if self.up && fresh && self.owing.contains(&conv) {
@@ -385,16 +381,34 @@ impl Delivery {
         let Some(conv) = self.convs.slot(&conv) else {
             return;
         };
-        let id = self.convs[conv].id;
         while let Some(entry) = self.convs[conv].inbox.first_entry()
             && *entry.key() <= pos
         {
-            let (first, user) = entry.remove_entry();
-            self.effects
-                .delete(Table::Inbox, rows::inbox_key(id, first));
-            self.share(user, -1, 0);
-            self.let_go(user);
+            let (pos, user) = entry.remove_entry();
+            self.settle_place(conv, pos, user);
         }
+        self.reopen_windows(now);
+    }
+
+    /// The application is done with this place of the inbox; those before it may still be open.
+    pub fn acknowledge_only(&mut self, conv: ConvId, pos: u64, now: Now) {
+        let Some(conv) = self.convs.slot(&conv) else {
+            return;
+        };
+        if let Some(user) = self.convs[conv].inbox.remove(&pos) {
+            self.settle_place(conv, pos, user);
+            self.reopen_windows(now);
+        }
+    }
+
+    fn settle_place(&mut self, conv: ConvAt, pos: u64, user: UserAt) {
+        let key = rows::inbox_key(self.convs[conv].id, pos);
+        self.effects.delete(Table::Inbox, key);
+        self.share(user, -1, 0);
+        self.let_go(user);
+    }
+
+    fn reopen_windows(&mut self, now: Now) {
         for at in core::mem::take(&mut self.starved) {
             if self.window_for(at) == 0 {
                 self.starved.insert(at);
@@ -402,6 +416,30 @@ impl Delivery {
                 mark("delivery-window-reopened");
                 self.ack_later(at, now);
             }
+        }
+    }
+
+    /// The transport dropped something on this conversation: those whose messages we hear are told
+    /// what we have, and send what is missing at once.
+    pub fn handle_gap(&mut self, conv: ConvId, now: Now) {
+        let Some(conv) = self.convs.slot(&conv) else {
+            return;
+        };
+        mark("delivery-transport-gap");
+        for at in self.convs[conv].streams.clone() {
+            self.ack_again(at, now);
+        }
+    }
+
+    /// The transport dropped something on our inbox, where acknowledgements arrive: says where we
+    /// stand, which is answered by one.
+    pub fn handle_inbox_gap(&mut self, now: Now) {
+        if !self.up {
+            return;
+        }
+        mark("delivery-transport-inbox-gap");
+        for conv in self.owing.iter().copied().collect::<Vec<_>>() {
+            self.set_dues(conv, |dues| dues.hello = Some(now.mono));
         }
     }
 

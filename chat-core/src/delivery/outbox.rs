@@ -19,7 +19,7 @@ use super::retransmit::Rtt;
 use super::types::Ack;
 use crate::hlc::Hlc;
 use crate::id::{DeviceId, Epoch, TxnId, UserId};
-use crate::probe::planted;
+use crate::probe::{mark, planted};
 use crate::time::{Timestamp, UnixMillis};
 use crate::wire::BoundedVec;
 use crate::wire::delivery::{OpenStream, StreamAck};
@@ -252,8 +252,7 @@ impl Outbox {
 
     /// Adds an entry for all current recipients.
     pub(super) fn add(&mut self, at: At, mut entry: Entry) {
-        entry.devices = self.peers.len();
-        entry.users = self.users();
+        (entry.devices, entry.users) = self.owed(at);
         self.entries.insert(at, entry);
         self.unsent.insert(at);
         self.forget_drained();
@@ -262,17 +261,25 @@ impl Outbox {
         }
     }
 
-    /// How many users the recipients are.
-    pub(super) fn users(&self) -> usize {
-        let mut last = None;
-        let mut users = 0;
-        for (user, _) in self.peers.keys() {
-            if last != Some(user) {
-                users += 1;
-                last = Some(user);
-            }
+    /// How many devices, and how many users, a message at `at` is for.
+    fn owed(&self, at: At) -> (usize, usize) {
+        let (mut devices, mut users, mut last) = (0, 0, None);
+        for ((user, _), _) in self.peers.iter().filter(|(_, peer)| peer.from <= at) {
+            devices += 1;
+            users += usize::from(last != Some(user));
+            last = Some(user);
         }
-        users
+        (devices, users)
+    }
+
+    /// What is put at `at` is not for those that were admitted after `roster`.
+    pub(super) fn pass_over(&mut self, at: At, roster: u64) {
+        let later = self.peers.values_mut().filter(|peer| peer.since > roster);
+        for peer in later {
+            mark("delivery-reissued-before-admission");
+            peer.from = peer.from.max((at.0, at.1 + 1));
+            peer.read = peer.read.max(at);
+        }
     }
 
     /// After entries came or went in bulk: forgets drained epochs, and moves every recipient to

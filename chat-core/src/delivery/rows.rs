@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::inbox::{Held, Stream};
 use super::outbox::{At, Entry, Life};
 use super::state::{Conv, Txn};
-use super::types::{Ack, SortKey};
+use super::timeline::Failed;
+use super::types::{Ack, FailReason, SortKey};
 use crate::effect::{RestoreError, Row, Table};
 use crate::hlc::Hlc;
 use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, TxnId, UserId};
@@ -143,26 +144,29 @@ struct OutboxRow<'a> {
     roster: u64,
     prev_roster: u64,
     expires: u64,
-    failed: bool,
+    failed: Option<Failed>,
     delivered: bool,
     #[serde(borrow)]
     body: Run<'a>,
 }
 
-pub(super) fn encode_outbox(entry: &Entry) -> Vec<u8> {
+pub(super) fn encode_outbox(entry: &Entry, end: Option<&FailReason>) -> Vec<u8> {
     encode(&OutboxRow {
         txn: entry.txn.0,
         hlc: entry.hlc.0,
         roster: entry.roster,
         prev_roster: entry.prev_roster,
         expires: entry.expires.0,
-        failed: entry.failed,
+        failed: end.map(Failed::from),
         delivered: entry.ack >= Ack::Delivered,
         body: Run(&entry.body),
     })
 }
 
-pub(super) fn restore_outbox(row: &Row) -> Result<(ConvId, At, Entry), RestoreError> {
+/// A message that is owed, and why it failed if it did.
+pub(super) fn restore_outbox(
+    row: &Row,
+) -> Result<(ConvId, At, Entry, Option<FailReason>), RestoreError> {
     let (conv, rest) = split_conv(row)?;
     let (epoch, seq) = two_u64(rest).ok_or_else(|| RestoreError::of(row))?;
     let stored: OutboxRow<'_> = decode(row)?;
@@ -179,14 +183,15 @@ pub(super) fn restore_outbox(row: &Row) -> Result<(ConvId, At, Entry), RestoreEr
         sends: 0,
         sent_at: Timestamp::ZERO,
         left: true,
-        failed: stored.failed,
+        failed: stored.failed.is_some(),
         ack: if stored.delivered {
             Ack::Delivered
         } else {
             Ack::Queued
         },
     };
-    Ok((conv, (Epoch(epoch), seq), entry))
+    let end = stored.failed.map(FailReason::from);
+    Ok((conv, (Epoch(epoch), seq), entry, end))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -299,6 +304,7 @@ struct TxnRow {
     conv: [u8; 32],
     id: StoredId,
     hash: [u8; 16],
+    end: Option<Failed>,
 }
 
 pub(super) fn encode_txn(n: u64, txn: TxnId, known: &Txn) -> Vec<u8> {
@@ -308,6 +314,7 @@ pub(super) fn encode_txn(n: u64, txn: TxnId, known: &Txn) -> Vec<u8> {
         conv: known.id.stream.conv.0,
         id: StoredId::of(&known.id),
         hash: known.hash,
+        end: known.end.as_ref().map(Failed::from),
     })
 }
 
@@ -316,6 +323,7 @@ pub(super) fn restore_txn(row: &Row) -> Result<(u64, TxnId, Txn), RestoreError> 
     let known = Txn {
         id: stored.id.within(ConvId(stored.conv)),
         hash: stored.hash,
+        end: stored.end.map(FailReason::from),
     };
     Ok((stored.n, TxnId(stored.txn), known))
 }

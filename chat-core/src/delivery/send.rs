@@ -49,6 +49,8 @@ impl Delivery {
         let hash = hash(conv, &body);
         if let Some(known) = self.txns.get(&txn) {
             if known.hash == hash {
+                let known = known.clone();
+                self.tell_again(&known);
                 return Ok(known.id);
             }
             return Err(SendError::TxnReused(content));
@@ -108,9 +110,39 @@ impl Delivery {
             ack: if alone { Ack::Delivered } else { Ack::Queued },
         };
         let id = self.own_id(conv, at);
-        self.txns.insert(txn, Txn { id, hash });
+        let known = Txn {
+            id,
+            hash,
+            end: None,
+        };
+        self.txns.insert(txn, known);
         self.enqueue(conv, at, entry, alone, now);
         Ok(id)
+    }
+
+    /// Who repeats a send hears how it ended: the event may have been lost in a crash.
+    fn tell_again(&mut self, known: &Txn) {
+        let id = known.id;
+        if let Some(why) = known.end.clone() {
+            mark("delivery-failure-told-again");
+            self.effects.emit_gated(DeliveryEvent::Failed { id, why });
+            return;
+        }
+        let at = (id.stream.epoch, id.seq.0);
+        let conv = self.convs.get(&id.stream.conv);
+        let entry = conv.and_then(|it| it.out.entries.get(&at));
+        if entry.is_none_or(|entry| entry.ack >= Ack::Delivered) {
+            mark("delivery-success-told-again");
+            let ack = Ack::Delivered;
+            self.effects.emit_gated(DeliveryEvent::Progress { id, ack });
+        }
+    }
+
+    /// Remembers why a message ended, for who repeats the send.
+    pub(super) fn note_why(&mut self, txn: TxnId, why: &FailReason) {
+        if let Some(known) = self.txns.get_mut(&txn) {
+            known.end = Some(why.clone());
+        }
     }
 
     /// Stores an accepted message and says so. With nobody to send it to it is done at once.
@@ -202,13 +234,15 @@ impl Delivery {
             .lives
             .last_key_value()
             .map_or(0, |(_, life)| life.sent_before + life.next - 1);
-        let roster = it.route.as_ref().map_or(0, |route| route.roster);
         // What moves is not missing from the old epoch.
         let life = Life {
             sent_before: total.saturating_sub(moved.len() as u64),
             next: 1,
         };
         it.out.lives.insert(epoch, life);
+        if let Some(first) = moved.first().and_then(|at| it.out.entries.get(at)) {
+            it.out.last_roster = first.prev_roster;
+        }
         for old in moved {
             let it = &mut self.convs[conv];
             let Some(mut entry) = it.out.remove(old) else {
@@ -228,8 +262,9 @@ impl Delivery {
                 .delete(Table::Timeline, timeline::key(id, &old_sort));
             let it = &mut self.convs[conv];
             let at = it.out.assign(epoch);
-            entry.prev_roster = core::mem::replace(&mut it.out.last_roster, roster);
-            entry.roster = roster;
+            // Whom it was for does not change: who joined later is not owed it (G16).
+            entry.prev_roster = core::mem::replace(&mut it.out.last_roster, entry.roster);
+            it.out.pass_over(at, entry.roster);
             entry.sends = 0;
             entry.left = false;
             entry.ack = Ack::Queued;
@@ -240,6 +275,9 @@ impl Delivery {
             self.enqueue(conv, at, entry, false, now);
         }
         self.convs[conv].out.settle();
+        if self.convs[conv].is_group() {
+            self.count_off_unowed(conv, now);
+        }
     }
 
     /// Takes back a message that never left (Q3); false when it is too late. Its number is still
@@ -275,6 +313,7 @@ impl Delivery {
         self.outbox.1 -= whole.body.len();
         self.await_stored(conv, at);
         self.convs[conv].out.note_end(at);
+        self.note_why(whole.txn, why);
         self.put_sent(conv, at, &whole, Some(why));
         self.put_outbox(conv, at, &empty);
         self.put_conv(conv);
@@ -403,6 +442,9 @@ impl Delivery {
         let Some(entry) = it.out.expire(at, until) else {
             return;
         };
+        if !entry.failed && entry.ack < Ack::Delivered {
+            self.note_why(entry.txn, why);
+        }
         self.drop_outbox_row(conv, at, &entry);
         if entry.failed || entry.ack >= Ack::Delivered {
             return;
@@ -452,7 +494,7 @@ impl Delivery {
         self.effects.put(
             Table::Outbox,
             rows::outbox_key(self.convs[conv].id, at),
-            rows::encode_outbox(entry),
+            rows::encode_outbox(entry, self.txns.get(&entry.txn).and_then(|txn| txn.end.as_ref())),
         );
     }
 

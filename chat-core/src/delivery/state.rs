@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::inbox::Stream;
 use super::outbox::Outbox;
-use super::types::{Route, SortKey};
+use super::types::{FailReason, Route, SortKey};
 use super::{Delivery, rows};
 use crate::config::DeliveryConfig;
 use crate::effect::Table;
@@ -58,10 +58,12 @@ impl Dues {
 }
 
 /// A send that is known by its transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Txn {
     pub(super) id: MessageId,
     pub(super) hash: [u8; 16],
+    /// Why the message will not arrive.
+    pub(super) end: Option<FailReason>,
 }
 
 /// What one user takes up of the inbox.

@@ -37,13 +37,41 @@ enum Item<'a> {
     },
 }
 
+/// Why a message will not arrive, as stored.
 #[derive(Serialize, Deserialize)]
-enum Failed {
+pub(super) enum Failed {
     Expired,
     Refused([u8; 32], u8),
     Gone,
     Cancelled,
     TooLarge,
+}
+
+impl From<&FailReason> for Failed {
+    fn from(why: &FailReason) -> Self {
+        match why {
+            FailReason::Expired => Failed::Expired,
+            FailReason::Refused { by, code } => Failed::Refused(by.0, *code),
+            FailReason::Gone => Failed::Gone,
+            FailReason::Cancelled => Failed::Cancelled,
+            FailReason::TooLarge => Failed::TooLarge,
+        }
+    }
+}
+
+impl From<Failed> for FailReason {
+    fn from(why: Failed) -> Self {
+        match why {
+                Failed::Expired => FailReason::Expired,
+                Failed::Refused(by, code) => FailReason::Refused {
+                    by: DeviceId(by),
+                    code,
+                },
+                Failed::Gone => FailReason::Gone,
+                Failed::Cancelled => FailReason::Cancelled,
+                Failed::TooLarge => FailReason::TooLarge,
+            }
+    }
 }
 
 const LATE: u8 = 1;
@@ -108,13 +136,7 @@ pub(super) fn encode_sent(
             Ack::Delivered => 2,
             Ack::Displayed => 3,
         },
-        failed: failed.map(|why| match why {
-            FailReason::Expired => Failed::Expired,
-            FailReason::Refused { by, code } => Failed::Refused(by.0, *code),
-            FailReason::Gone => Failed::Gone,
-            FailReason::Cancelled => Failed::Cancelled,
-            FailReason::TooLarge => Failed::TooLarge,
-        }),
+        failed: failed.map(Failed::from),
         body: Run(body),
     })
 }
@@ -173,16 +195,7 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
                 3 => Ack::Displayed,
                 _ => return Err(bad()),
             },
-            failed: failed.map(|why| match why {
-                Failed::Expired => FailReason::Expired,
-                Failed::Refused(by, code) => FailReason::Refused {
-                    by: DeviceId(by),
-                    code,
-                },
-                Failed::Gone => FailReason::Gone,
-                Failed::Cancelled => FailReason::Cancelled,
-                Failed::TooLarge => FailReason::TooLarge,
-            }),
+            failed: failed.map(FailReason::from),
         },
         Item::Gap { from, first, count } => TimelineItem::Gap {
             from: rows::user(from, row)?,

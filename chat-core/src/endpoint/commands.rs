@@ -140,6 +140,14 @@ impl Endpoint {
         self.run(now, |this, now| this.delivery.acknowledge(conv, pos, now));
     }
 
+    /// The application is done with one place of this conversation's inbox, out of turn: those
+    /// before it are still told again after a restart.
+    pub fn acknowledge_only(&mut self, conv: ConvId, pos: u64, now: Timestamp) {
+        self.run(now, |this, now| {
+            this.delivery.acknowledge_only(conv, pos, now);
+        });
+    }
+
     /// The user types, or stopped.
     pub fn set_typing(&mut self, conv: ConvId, active: bool, now: Timestamp) {
         self.run(now, |this, now| this.delivery.set_typing(conv, active, now));

@@ -155,6 +155,19 @@ impl Endpoint {
             self.max_frame = *bytes;
             self.delivery.handle_max_frame(*bytes, now);
         }
+        if let LinkEvent::Gap(channel) = event {
+            match channel {
+                Channel::Conv(_) => {
+                    if let Some(topic) = self.private.get(channel).copied() {
+                        let conv = *self.topics.key(topic);
+                        self.delivery.handle_gap(conv, now);
+                    }
+                }
+                Channel::Group(group) => self.delivery.handle_gap(ConvId::from(*group), now),
+                Channel::Inbox(_) => self.delivery.handle_inbox_gap(now),
+                Channel::Presence(_) | Channel::Lobby(_) => {}
+            }
+        }
         self.link.handle_link(event, now);
         self.settle(now);
     }

@@ -108,8 +108,9 @@ enum Outcome {
 
 /// History and live messages, as a stream. A gap is an item.
 ///
-/// Taking the next item acknowledges a message taken before, unless
-/// [`manual_ack`](Self::manual_ack) was chosen. It may be left unread: it costs no memory then.
+/// Taking the next item acknowledges a message taken before, and only that one, unless
+/// [`manual_ack`](Self::manual_ack) was chosen: the order here is that of the screen, and a message
+/// that was not shown is still told again after a restart. It may be left unread: it costs no memory then.
 /// Like every handle it keeps the client running.
 #[must_use = "streams do nothing unless read"]
 pub struct Timeline {
@@ -281,7 +282,7 @@ impl Stream for Timeline {
         if let Some(pos) = this.taken.take()
             && !this.manual
         {
-            this.conversation.acknowledge(pos);
+            this.conversation.acknowledge_only(pos);
         }
         loop {
             if let Some(next) = this.ready.pop_front() {

@@ -687,24 +687,29 @@ fn g10_a_group_of_one_has_delivered_everything() {
     assert!(net.wire.is_empty());
 }
 
+/// Node 1 says that it has everything up to `contig` of the stream of `id`.
+fn ack_of(id: MessageId, contig: u64) -> frames::Ack {
+    frames::Ack {
+        streams: wire::BoundedVec::take_from([frames::StreamAck {
+            device: id.stream.device.0,
+            conv: CONV.0,
+            epoch: id.stream.epoch.0,
+            contig,
+            bitmap: 0,
+            window: 64,
+            read: 0,
+            refused: wire::BoundedVec::default(),
+        }]),
+    }
+}
+
 #[test]
 fn id6_an_ack_from_the_future_opens_a_new_epoch_and_renames_what_is_owed() {
     let mut net = net(2);
     let old = net.send(0, "0:1");
     net.commit_all();
     net.wire.clear();
-    let ack = frames::Ack {
-        streams: wire::BoundedVec::take_from([frames::StreamAck {
-            device: sender(0).device.0,
-            conv: CONV.0,
-            epoch: old.stream.epoch.0,
-            contig: 7,
-            bitmap: 0,
-            window: 64,
-            read: 0,
-            refused: wire::BoundedVec::default(),
-        }]),
-    };
+    let ack = ack_of(old, 7);
     let now = net.now;
     net.nodes[0].machine.handle_ack(&sender(1), &ack, now);
     net.drain(0);
@@ -998,4 +1003,119 @@ fn impossible_lists_of_messages_change_nothing() {
         machine.handle_data(&sender(0), &bad, Standing::Current, now);
         assert!(machine.effects().pop().is_none());
     }
+}
+
+#[test]
+fn g16_what_a_rollback_renames_is_not_owed_to_who_joined_later() {
+    let mut net = net(3);
+    for n in [0, 1] {
+        net.open(n, &[0, 1], 1, 0);
+    }
+    let old = net.send(0, "0:1");
+    net.commit_all();
+    net.wire.clear();
+    for n in [0, 1] {
+        net.open(n, &[0, 1, 2], 2, 0);
+    }
+    net.open(2, &[0, 1, 2], 2, 2);
+    // A later life of ours had told node 1 more.
+    let ack = ack_of(old, 7);
+    let now = net.now;
+    net.nodes[0].machine.handle_ack(&sender(1), &ack, now);
+    net.drain(0);
+    net.commit_all();
+    assert!(net.nodes[0].machine.epoch() > old.stream.epoch);
+    net.send(0, "0:2");
+    net.settle();
+    assert_eq!(logs(&net, 1), ["0:1", "0:2"]);
+    assert_eq!(logs(&net, 2), ["0:2"], "it was no member when the first was written");
+    assert_eq!(net.gaps(2, 0), 0);
+    assert_eq!(net.nodes[0].machine.outbox_size().0, 0);
+}
+
+#[test]
+fn q9_who_repeats_a_send_after_a_restart_hears_how_it_ended() {
+    let config = DeliveryConfig {
+        content_ttl: Duration::from_secs(5),
+        ..DeliveryConfig::default()
+    };
+    let mut net = Net::new(2, false, config, 1);
+    let send = |net: &mut Net, n: u8| {
+        let now = net.now;
+        let text = Content::text("0:1");
+        let sent = net.nodes[0].machine.send(CONV, TxnId([n; 16]), text, now);
+        net.drain(0);
+        sent.unwrap()
+    };
+    let arrives = send(&mut net, 1);
+    net.settle();
+    net.down(1);
+    let expires = send(&mut net, 2);
+    net.commit_all();
+    net.pass(Duration::from_secs(6));
+    net.commit_all();
+    net.crash(0);
+    net.nodes[0].events.clear();
+    assert_eq!(send(&mut net, 1), arrives);
+    assert_eq!(send(&mut net, 2), expires);
+    net.commit_all();
+    let (delivered, expired) = (Ack::Delivered, FailReason::Expired);
+    let wanted = [
+        DeliveryEvent::Progress {
+            id: arrives,
+            ack: delivered,
+        },
+        DeliveryEvent::Failed {
+            id: expires,
+            why: expired,
+        },
+    ];
+    for event in wanted {
+        assert!(net.nodes[0].events.contains(&event), "{event:?}");
+    }
+}
+
+#[test]
+fn a_place_acknowledged_out_of_turn_leaves_those_before_it_to_be_told_again() {
+    let mut net = net(2);
+    for text in ["0:1", "0:2", "0:3"] {
+        net.send(0, text);
+    }
+    net.settle();
+    let now = net.now;
+    net.nodes[1].machine.acknowledge_only(CONV, 2, now);
+    net.drain(1);
+    net.commit_all();
+    net.nodes[1].events.clear();
+    net.crash(1);
+    let again: Vec<u64> = net.nodes[1]
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            DeliveryEvent::Received(received) => Some(received.pos),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(again, [1, 3]);
+}
+
+#[test]
+fn s13_what_the_transport_says_it_dropped_is_asked_for() {
+    let mut net = net(2);
+    net.send(0, "0:1");
+    net.settle();
+    net.send(0, "0:2");
+    net.commit_all();
+    net.wire.clear();
+    let now = net.now;
+    net.nodes[1].machine.handle_gap(CONV, now);
+    net.drain(1);
+    net.commit_all();
+    let answered = net.wire.iter().any(|f| matches!(&f.body, Body::Ack(_)));
+    assert!(answered, "the sender is told what is here");
+    net.wire.clear();
+    net.nodes[0].machine.handle_inbox_gap(now);
+    net.pass(Duration::ZERO);
+    let asked = net.wire.iter().any(|f| matches!(&f.body, Body::Hello(_)));
+    assert!(asked, "whose acknowledgements may be lost is asked again");
 }
