@@ -341,7 +341,7 @@ impl Delivery {
         self.put_outbox(conv, at, &entry);
         self.put_conv(conv);
         let id = self.own_id(conv, at);
-        self.effects.emit_gated(DeliveryEvent::Failed { id, why });
+        self.tell(DeliveryEvent::Failed { id, why });
     }
 
     /// A receiver closed `below`, and with it our restored messages up to there: a later life of

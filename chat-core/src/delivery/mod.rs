@@ -9,6 +9,7 @@
 
 mod ack;
 mod inbox;
+mod notice;
 mod outbox;
 mod receive;
 mod retransmit;
@@ -87,6 +88,12 @@ pub struct Delivery {
     /// Streams that were told a narrow window.
     starved: BTreeSet<StreamAt>,
     typing: BTreeSet<(ConvAt, UserId)>,
+    /// Failures and gaps: the last number used, those of this input, those whose rows are being
+    /// stored, and those that an earlier life left.
+    notices: u64,
+    untold: Vec<u64>,
+    telling: VecDeque<(PersistId, u64)>,
+    restored_notices: BTreeMap<u64, DeliveryEvent>,
     /// Rows of `Inbox` as restored, until they are told again.
     restored: BTreeMap<(ConvId, u64), Received>,
     timers: crate::deadline::DeadlineIndex<Key>,
@@ -129,6 +136,10 @@ impl Delivery {
             total: Share::default(),
             starved: BTreeSet::new(),
             typing: BTreeSet::new(),
+            notices: 0,
+            untold: Vec::new(),
+            telling: VecDeque::new(),
+            restored_notices: BTreeMap::new(),
             restored: BTreeMap::new(),
             up: false,
             up_since: Timestamp::ZERO,
@@ -148,6 +159,11 @@ impl Delivery {
                 let at = self.conv_at(conv);
                 let hlc = rows::restore_conv(row, &mut self.convs[at])?;
                 self.clock = HlcClock::resume(self.clock.last().max(hlc));
+            }
+            Table::Conversations if row.key.len() == notice::KEY => {
+                let (number, event) = notice::restore(row)?;
+                self.notices = self.notices.max(number);
+                self.restored_notices.insert(number, event);
             }
             Table::Conversations => {
                 let (n, txn, known) = rows::restore_txn(row)?;
@@ -221,6 +237,7 @@ impl Delivery {
     /// After the restored rows: arms timers and tells again, as `redelivered`, what the
     /// application did not acknowledge.
     pub fn resume(&mut self, now: Now) {
+        self.tell_restored();
         for ((conv, pos), received) in core::mem::take(&mut self.restored) {
             let conv = self.conv_at(conv);
             let it = &mut self.convs[conv];

@@ -365,7 +365,7 @@ impl Delivery {
                         timeline::key(id, &sort),
                         timeline::encode_gap(&user, &first, count),
                     );
-                    self.effects.emit_gated(DeliveryEvent::Gap {
+                    self.tell(DeliveryEvent::Gap {
                         conv: id,
                         from: user.clone(),
                         first,

@@ -193,6 +193,7 @@ impl Delivery {
         let fresh = self.fresh.drain(..);
         self.storing
             .extend(fresh.map(|(conv, at)| (batch, conv, at)));
+        self.batch_notices(batch);
     }
 
     /// Everything up to and including `batch` is durable: what waited for it may leave, with the
@@ -204,6 +205,7 @@ impl Delivery {
                 self.ready.insert(conv);
             }
         }
+        self.drop_told(batch);
     }
 
     /// True when [`Self::flush`] has something to send.
@@ -318,7 +320,7 @@ impl Delivery {
         self.put_outbox(conv, at, &empty);
         self.put_conv(conv);
         let (id, why) = (self.own_id(conv, at), why.clone());
-        self.effects.emit_gated(DeliveryEvent::Failed { id, why });
+        self.tell(DeliveryEvent::Failed { id, why });
         true
     }
 
@@ -452,7 +454,7 @@ impl Delivery {
         self.convs[conv].out.note_end(at);
         self.put_sent(conv, at, &entry, Some(why));
         let (id, why) = (self.own_id(conv, at), why.clone());
-        self.effects.emit_gated(DeliveryEvent::Failed { id, why });
+        self.tell(DeliveryEvent::Failed { id, why });
     }
 
     pub(super) fn drop_outbox_row(&mut self, conv: ConvAt, at: At, entry: &Entry) {
@@ -494,7 +496,10 @@ impl Delivery {
         self.effects.put(
             Table::Outbox,
             rows::outbox_key(self.convs[conv].id, at),
-            rows::encode_outbox(entry, self.txns.get(&entry.txn).and_then(|txn| txn.end.as_ref())),
+            rows::encode_outbox(
+                entry,
+                self.txns.get(&entry.txn).and_then(|txn| txn.end.as_ref()),
+            ),
         );
     }
 

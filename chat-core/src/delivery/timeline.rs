@@ -62,15 +62,15 @@ impl From<&FailReason> for Failed {
 impl From<Failed> for FailReason {
     fn from(why: Failed) -> Self {
         match why {
-                Failed::Expired => FailReason::Expired,
-                Failed::Refused(by, code) => FailReason::Refused {
-                    by: DeviceId(by),
-                    code,
-                },
-                Failed::Gone => FailReason::Gone,
-                Failed::Cancelled => FailReason::Cancelled,
-                Failed::TooLarge => FailReason::TooLarge,
-            }
+            Failed::Expired => FailReason::Expired,
+            Failed::Refused(by, code) => FailReason::Refused {
+                by: DeviceId(by),
+                code,
+            },
+            Failed::Gone => FailReason::Gone,
+            Failed::Cancelled => FailReason::Cancelled,
+            Failed::TooLarge => FailReason::TooLarge,
+        }
     }
 }
 

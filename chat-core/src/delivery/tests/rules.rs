@@ -1028,7 +1028,11 @@ fn g16_what_a_rollback_renames_is_not_owed_to_who_joined_later() {
     net.send(0, "0:2");
     net.settle();
     assert_eq!(logs(&net, 1), ["0:1", "0:2"]);
-    assert_eq!(logs(&net, 2), ["0:2"], "it was no member when the first was written");
+    assert_eq!(
+        logs(&net, 2),
+        ["0:2"],
+        "it was no member when the first was written"
+    );
     assert_eq!(net.gaps(2, 0), 0);
     assert_eq!(net.nodes[0].machine.outbox_size().0, 0);
 }
@@ -1118,4 +1122,61 @@ fn s13_what_the_transport_says_it_dropped_is_asked_for() {
     net.pass(Duration::ZERO);
     let asked = net.wire.iter().any(|f| matches!(&f.body, Body::Hello(_)));
     assert!(asked, "whose acknowledgements may be lost is asked again");
+}
+
+#[test]
+fn q6_id7_what_a_crash_keeps_from_being_told_is_told_by_the_next_life_and_then_no_more() {
+    let config = DeliveryConfig {
+        content_ttl: Duration::from_secs(5),
+        ..DeliveryConfig::default()
+    };
+    let mut net = Net::new(2, false, config, 1);
+    net.send(0, "0:1");
+    net.settle();
+    net.down(1);
+    let lost = net.send(0, "0:2");
+    net.commit_all();
+    net.pass(Duration::from_secs(6));
+    net.commit_all();
+    net.up(1);
+    net.settle();
+    let failed = |e: &DeliveryEvent| matches!(e, DeliveryEvent::Failed { id, .. } if *id == lost);
+    let gap = |e: &DeliveryEvent| matches!(e, DeliveryEvent::Gap { .. });
+    for n in [0, 1] {
+        net.nodes[n].events.clear();
+        net.crash(n);
+        net.commit_all();
+    }
+    assert_eq!(
+        (count(&net, 0, failed), count(&net, 1, gap)),
+        (0, 0),
+        "both were told"
+    );
+
+    // Again, and now each dies when its rows are durable and nothing was told.
+    let mut net = unaware_of_one(net);
+    let lost = net.1;
+    let net = &mut net.0;
+    let failed = |e: &DeliveryEvent| matches!(e, DeliveryEvent::Failed { id, .. } if *id == lost);
+    assert_eq!(count(net, 0, failed), 1, "by the next life");
+    net.nodes[0].events.clear();
+    net.commit_all();
+    net.settle();
+    net.crash(0);
+    net.commit_all();
+    assert_eq!(count(net, 0, failed), 0, "and then no more");
+}
+
+/// A message of 0 runs out, its rows become durable, and 0 dies before anything is told.
+fn unaware_of_one(mut net: Net) -> (Net, MessageId) {
+    net.down(1);
+    let lost = net.send(0, "0:3");
+    net.commit_all();
+    net.pass(Duration::from_secs(6));
+    // The rows that are deleted once it was told are not drained yet.
+    while net.commit(0) {}
+    net.nodes[0].events.clear();
+    net.crash(0);
+    net.commit_all();
+    (net, lost)
 }
