@@ -124,7 +124,10 @@ impl Delivery {
 
     /// Up to `batch` all is durable, and so was handed out: its rows go with the next input's.
     pub(super) fn drop_told(&mut self, batch: PersistId) {
-        while let Some((_, number)) = self.telling.pop_front_if(|(of, _)| *of <= batch) {
+        while let Some(&(of, number)) = self.telling.front()
+            && of <= batch
+        {
+            self.telling.pop_front();
             self.effects.delete(Table::Conversations, key(number));
         }
     }

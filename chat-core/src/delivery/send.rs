@@ -199,7 +199,10 @@ impl Delivery {
     /// Everything up to and including `batch` is durable: what waited for it may leave, with the
     /// next [`Self::flush`].
     pub fn handle_persisted(&mut self, batch: PersistId) {
-        while let Some((_, conv, at)) = self.storing.pop_front_if(|(of, _, _)| *of <= batch) {
+        while let Some(&(of, conv, at)) = self.storing.front()
+            && of <= batch
+        {
+            self.storing.pop_front();
             if let Some(entry) = self.convs[conv].out.entries.get_mut(&at) {
                 entry.storing -= 1;
                 self.ready.insert(conv);

@@ -50,11 +50,11 @@ pub(super) enum Failed {
 impl From<&FailReason> for Failed {
     fn from(why: &FailReason) -> Self {
         match why {
-            FailReason::Expired => Failed::Expired,
-            FailReason::Refused { by, code } => Failed::Refused(by.0, *code),
-            FailReason::Gone => Failed::Gone,
-            FailReason::Cancelled => Failed::Cancelled,
-            FailReason::TooLarge => Failed::TooLarge,
+            FailReason::Expired => Self::Expired,
+            FailReason::Refused { by, code } => Self::Refused(by.0, *code),
+            FailReason::Gone => Self::Gone,
+            FailReason::Cancelled => Self::Cancelled,
+            FailReason::TooLarge => Self::TooLarge,
         }
     }
 }
@@ -62,14 +62,14 @@ impl From<&FailReason> for Failed {
 impl From<Failed> for FailReason {
     fn from(why: Failed) -> Self {
         match why {
-            Failed::Expired => FailReason::Expired,
-            Failed::Refused(by, code) => FailReason::Refused {
+            Failed::Expired => Self::Expired,
+            Failed::Refused(by, code) => Self::Refused {
                 by: DeviceId(by),
                 code,
             },
-            Failed::Gone => FailReason::Gone,
-            Failed::Cancelled => FailReason::Cancelled,
-            Failed::TooLarge => FailReason::TooLarge,
+            Failed::Gone => Self::Gone,
+            Failed::Cancelled => Self::Cancelled,
+            Failed::TooLarge => Self::TooLarge,
         }
     }
 }
