@@ -328,7 +328,13 @@ async fn provision(api: &Api, config: &Config, keeping: &Keeping) -> Result<Stre
         }),
         ..bucket(subjects.last(), nanos(LAST_VALUE))
     };
-    let sessions = bucket(subjects.sessions(), age);
+    let sessions = NewStream {
+        republish: Some(NewRepublish {
+            src: subjects.sessions().subjects(),
+            dest: subjects.sessions_republished(),
+        }),
+        ..bucket(subjects.sessions(), age)
+    };
     let leases = bucket(subjects.leases(), nanos(keeping.lease));
     let (log, _, _, leases) = try_join4(
         ensure(api, keeping, log),
@@ -396,9 +402,10 @@ async fn resume(
         session_key(&options.user, options.device),
     );
     let client = &api.client;
-    // From here on another connection of this device is noticed.
-    let session = watch.during(client.subscribe(bucket.key(&key))).await?;
-    let session = session.map_err(|_| TransportError::lost())?;
+    // From here on another connection of this device is noticed. Not on the key itself: there a
+    // write is heard that is then refused as stale.
+    let session = client.subscribe(subjects.session_watch(&key));
+    let session = (watch.during(session).await?).map_err(|_| TransportError::lost())?;
 
     let entry = watch.during(api.get(&bucket, &key)).await??;
     let revision = entry.as_ref().map_or(0, |entry| entry.revision);

@@ -19,13 +19,14 @@
 //!
 //! Cursors are kept on the server, one key per device: the channels that it subscribed and how far
 //! each is durable at the device. A subscription is granted once the key says so; cursors are
-//! written half a second after they moved, later with many channels, since losing one only delivers again. The key is
-//! written with compare-and-set and watched: a second connection of the same device ends the first
-//! with `Conflict`. A key that is older than one this process has seen, or that belongs to a log
-//! that was made anew, is not resumed.
+//! written half a second after they moved, later with many channels, since losing one only delivers
+//! again. The key is written with compare-and-set and watched: a second connection of the same device
+//! ends the first with `Conflict`. A key that is older than one this process has seen, or that belongs
+//! to a log that was made anew, is not resumed.
 //!
-//! What it costs: coming back reads each channel once, by a consumer that lives for one request (0.3 to
-//! 0.5 ms of the server); a device with more channels than fit into one message is refused the rest.
+//! What it costs: coming back reads each channel once, by a consumer that lives for one request (0.3
+//! to 0.5 ms of the server); a device with more channels than fit into one message is refused the
+//! rest.
 //!
 //! # Core only
 //!
@@ -62,7 +63,7 @@
 //! |---|---|---|---|
 //! | `chat_v1_log` | `chat.v1.in.>` | `chat.v1.out.log.>` | limits retention, discard old, `max_msgs_per_subject`, `max_age`, direct get |
 //! | `KV_chat_v1_last` | `$KV.chat_v1_last.>` | `chat.v1.out.last.>` | a bucket with history 1, direct get |
-//! | `KV_chat_v1_session` | `$KV.chat_v1_session.>` | – | a bucket with history 1, direct get |
+//! | `KV_chat_v1_session` | `$KV.chat_v1_session.>` | `chat.v1.session.>` | a bucket with history 1, direct get |
 //! | `KV_chat_v1_lease` | `$KV.chat_v1_lease.>` | – | the same; its `max_age` is the time to live of a lease |
 //!
 //! # Permissions

@@ -8,6 +8,7 @@
 //! | `chat.v1.out.log.inbox.bob` | the same, republished by the server with their place in the log |
 //! | `chat.v1.out.now.inbox.bob` | ephemeral frames, kept by nobody |
 //! | `chat.v1.out.last.inbox.bob` | last values, republished by the server |
+//! | `chat.v1.session.bob.<device>` | changes of a device's session, republished by the server |
 //!
 //! A subscriber needs one subscription, `chat.v1.out.*.inbox.bob`. Filters are built from the
 //! prefix and from escaped ids only, so no id can contain a wildcard, a dot or a space, and a
@@ -147,6 +148,15 @@ impl Subjects {
     /// The bucket of sessions.
     pub(crate) fn sessions(&self) -> Bucket {
         Bucket(format!("{}_session", self.name))
+    }
+
+    pub(crate) fn sessions_republished(&self) -> String {
+        self.session_watch(">")
+    }
+
+    /// Where a change of a session is heard.
+    pub(crate) fn session_watch(&self, key: &str) -> String {
+        format!("{}.session.{key}", self.prefix)
     }
 
     /// The bucket of leases.

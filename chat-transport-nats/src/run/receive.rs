@@ -233,14 +233,18 @@ impl Run {
         Ok(())
     }
 
-    /// Somebody wrote our session.
+    /// The session was written, by us or by the next connection of this device. What an earlier one
+    /// wrote may still arrive, and means nothing.
     fn handle_session(&mut self, message: &Message) -> Result<(), End> {
-        match (Record::decode(&message.payload), &self.keep) {
-            (Some(record), Some(keep)) if record.mark != keep.session.mark => {
-                Err(TransportError::new(DownReason::Conflict).into())
-            }
-            _ => Ok(()),
+        let revision = number(message.headers.as_ref(), "Nats-Sequence");
+        let record = Record::decode(&message.payload);
+        let (Some(revision), Some(record), Some(keep)) = (revision, record, &self.keep) else {
+            return self.foreign();
+        };
+        if record.mark != keep.session.mark && revision > keep.session.revision {
+            return Err(TransportError::new(DownReason::Conflict).into());
         }
+        Ok(())
     }
 
     fn received(&mut self, channel: Channel, bytes: &[u8], handle: Option<Handle>, live: bool) {

@@ -164,6 +164,40 @@ async fn s11_a_second_connection_of_a_device_ends_the_first() {
 }
 
 #[tokio::test]
+async fn s11_a_write_of_the_session_that_comes_too_late_is_no_conflict() {
+    let broker = jetstream();
+    let mut bob = Peer::at_inbox(&connector(&broker), "bob").await;
+    let raw = async_nats::connect(super::url(&broker)).await.unwrap();
+    let key = format!("$KV.chat_v1_session.bob.{}", "07".repeat(32));
+    let now = format!("$JS.API.DIRECT.GET.KV_chat_v1_session.{key}");
+    let now = raw.request(now, "".into()).await.unwrap();
+    // The same, by another connection.
+    let mut other = now.payload.to_vec();
+    other[4] ^= 1;
+    let write = async |expected: &str| {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Expected-Last-Subject-Sequence", expected);
+        let answer = raw.request_with_headers(key.clone(), headers, other.clone().into());
+        String::from_utf8(answer.await.unwrap().payload.to_vec()).unwrap()
+    };
+    assert!(write("999").await.contains("wrong last sequence"));
+    let forged = format!("chat.v1.session.bob.{}", "07".repeat(32));
+    raw.publish(forged, other.clone().into()).await.unwrap();
+    assert!(bob.subscribe(&conv(1)).await, "the connection stays");
+
+    let now = format!("$JS.API.DIRECT.GET.KV_chat_v1_session.{key}");
+    let now = raw.request(now, "".into()).await.unwrap();
+    let revision = now
+        .headers
+        .unwrap()
+        .get("Nats-Sequence")
+        .unwrap()
+        .to_string();
+    assert!(write(&revision).await.contains("seq"));
+    assert_eq!(bob.end().await.reason, DownReason::Conflict);
+}
+
+#[tokio::test]
 async fn forgetting_on_request_and_leaving_a_channel_end_what_is_kept() {
     let broker = jetstream();
     let to = connector(&broker);
