@@ -1,21 +1,25 @@
 //! From settings to an open connection: dial, CONNECT, CONNACK. One deadline covers all of it;
 //! dropping the future drops the socket.
 
+use core::time::Duration;
 use std::io;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use chat_client::transport::{ConnectOptions, Transport, TransportError, channel};
 use chat_core::channel::Channel;
+use chat_core::identity::Ed25519;
 use chat_core::link::DownReason;
+use chat_core::wire;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::connector::{MqttConnector, Settings};
+use crate::connector::{Lasting, MqttConnector, Settings};
 use crate::dial::{Carrier, dial};
-use crate::link::{Limits, Link};
+use crate::link::{Limits, Link, Me};
 use crate::packet::{Codec, Connect, Welcome, Will};
-use crate::{MAX_FRAME, Version, client_id, login_name};
+use crate::takeover::Takeovers;
+use crate::{MAX_FRAME, Version, client_id, login_name, probe};
 
 /// Deliveries that the broker may have in flight towards us, where it can be told.
 const RECEIVE_MAXIMUM: u16 = 256;
@@ -23,31 +27,30 @@ const RECEIVE_MAXIMUM: u16 = 256;
 /// largest usual window, so that reading never waits while a client keeps up.
 const CAPACITY: usize = 1_024;
 /// The largest packet that we read: a frame, its topic, and properties of other publishers.
-const MAX_PACKET: usize = MAX_FRAME + 8 * 1024;
+pub(crate) const MAX_PACKET: usize = MAX_FRAME + 8 * 1024;
 /// A PUBLISH without its topic and payload: header, length of the topic, id, properties.
 const PUBLISH_HEAD: usize = 5 + 2 + 2 + 1;
+/// So long another program takes to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn connect(
     connector: &MqttConnector,
     options: ConnectOptions,
 ) -> Result<Box<dyn Transport>, TransportError> {
-    let deadline = connector.settings.reply_timeout;
-    let opened = match timeout(deadline, open(&connector.settings, &options)).await {
-        Ok(opened) => opened,
-        Err(_) => {
-            tracing::debug!("the broker did not answer in time");
-            Err(TransportError::lost())
-        }
-    };
-    let lasting = &connector.lasting;
-    let (carrier, rest, welcome) = opened.inspect_err(|_| {
-        let mut takeovers = lasting
-            .takeovers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        takeovers.unlike();
-    })?;
-    let settings = &connector.settings;
+    let (settings, lasting) = (&connector.settings, &connector.lasting);
+    let client_id = client_id(&options.user, &options.device);
+    let user = settings.user.clone();
+    let user = user.unwrap_or_else(|| login_name(&options.user));
+    let likely = takeovers(lasting).are_likely(&client_id, Instant::now());
+    if likely && taken_over(connector, &options, &client_id, &user).await? {
+        return Err(TransportError::new(DownReason::Conflict));
+    }
+    let opening = open(settings, &options, &client_id, &user);
+    let opened = in_time(settings, opening).await;
+    let (carrier, rest, welcome) = opened.inspect_err(|_| takeovers(lasting).unlike(&client_id))?;
+    if let Some(will) = &options.will {
+        takeovers(lasting).said(&client_id, will.bytes.clone());
+    }
     let limits = limits(settings, &welcome);
     let capabilities = match settings.version {
         Version::V5 => &crate::CAPABILITIES,
@@ -63,10 +66,58 @@ pub(crate) async fn connect(
         hashed.learn(&Channel::Presence(options.user.clone()));
     }
     let (transport, io) = channel(capabilities, CAPACITY);
-    let link = Link::new(settings, lasting.clone(), options.user, limits, io.inbound);
+    let me = Me {
+        user: options.user,
+        client_id,
+    };
+    let link = Link::new(settings, lasting.clone(), me, limits, io.inbound);
     let reading = Codec::new(settings.version, MAX_PACKET);
     tokio::spawn(link.run(carrier, rest, reading, io.outbound));
     Ok(Box::new(transport))
+}
+
+fn takeovers(lasting: &Lasting) -> MutexGuard<'_, Takeovers> {
+    (lasting.takeovers)
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn in_time<T>(
+    settings: &Settings,
+    future: impl Future<Output = Result<T, TransportError>>,
+) -> Result<T, TransportError> {
+    timeout(settings.reply_timeout, future)
+        .await
+        .unwrap_or_else(|_| {
+            tracing::debug!("the broker did not answer in time");
+            Err(TransportError::lost())
+        })
+}
+
+/// Stays away for a moment, and looks whether another program speaks with our key.
+async fn taken_over(
+    connector: &MqttConnector,
+    options: &ConnectOptions,
+    client_id: &str,
+    user: &str,
+) -> Result<bool, TransportError> {
+    let (settings, lasting) = (&connector.settings, &connector.lasting);
+    sleep(PATIENCE).await;
+    let channel = Channel::Presence(options.user.clone());
+    let topic = settings.topics.topic(&channel, &options.user);
+    let looking = probe::last_value(settings, client_id, user, &topic);
+    let kept = in_time(settings, looking).await;
+    let mut takeovers = takeovers(lasting);
+    if let Ok(Some(kept)) = &kept {
+        let header = wire::header(kept).ok();
+        let signed = header.and_then(|header| wire::open(header, &channel, &Ed25519).ok());
+        let by_us = signed.is_some_and(|frame| frame.key.device() == options.device);
+        if by_us && takeovers.proved_by(client_id, kept) {
+            return Ok(true);
+        }
+    }
+    takeovers.unlike(client_id);
+    kept.map(|_| false)
 }
 
 fn limits(settings: &Settings, welcome: &Welcome) -> Limits {
@@ -87,36 +138,43 @@ fn limits(settings: &Settings, welcome: &Welcome) -> Limits {
 async fn open(
     settings: &Settings,
     options: &ConnectOptions,
+    client_id: &str,
+    user: &str,
 ) -> Result<(Carrier, BytesMut, Welcome), TransportError> {
-    let client_id = client_id(&options.user, &options.device);
-    let user = settings.user.clone();
-    let user = user.unwrap_or_else(|| login_name(&options.user));
-    let will_topic = options
-        .will
-        .as_ref()
-        .map(|will| settings.topics.topic(&will.channel, &options.user));
-    let will = options.will.as_ref().zip(will_topic.as_ref());
-    if will.is_some_and(|(will, _)| will.bytes.len() > usize::from(u16::MAX)) {
+    let topics = &settings.topics;
+    let will = options.will.as_ref();
+    if will.is_some_and(|will| will.bytes.len() > usize::from(u16::MAX)) {
         let text = "the last will is larger than MQTT can carry".to_owned();
         return Err(TransportError::new(DownReason::Refused(text)));
     }
-    let mut codec = Codec::new(settings.version, MAX_PACKET);
-    let hello = codec.connect(&Connect {
-        client_id: &client_id,
-        user: &user,
+    let topic = will.map(|will| topics.topic(&will.channel, &options.user));
+    let connect = Connect {
+        client_id,
+        clean: false,
+        user,
         password: &settings.password,
         keep_alive: settings.keep_alive,
         session_expiry: settings.session_expiry,
         receive_maximum: RECEIVE_MAXIMUM,
-        will: will.map(|(will, topic)| Will {
+        will: will.zip(topic.as_ref()).map(|(will, topic)| Will {
             topic,
             payload: &will.bytes,
             delay: settings.will_delay,
         }),
-    });
+    };
+    greet(settings, &connect).await
+}
+
+/// Dials, says `connect` and reads the answer, and perhaps what follows it.
+pub(crate) async fn greet(
+    settings: &Settings,
+    connect: &Connect<'_>,
+) -> Result<(Carrier, BytesMut, Welcome), TransportError> {
+    let mut codec = Codec::new(settings.version, MAX_PACKET);
     let mut carrier = dial(&settings.address, &settings.tls)
         .await
         .map_err(failed)?;
+    let hello = codec.connect(connect);
     carrier.write_all(&hello).await.map_err(failed)?;
     carrier.flush().await.map_err(failed)?;
     let mut buf = BytesMut::new();

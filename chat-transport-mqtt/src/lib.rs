@@ -12,7 +12,7 @@
 //! | `link`, `window` | one open connection |
 //! | `topic` | channels as topics |
 //! | `packet` | packets; the only file that knows `rumqttc` |
-//! | `takeover` | two programs with one client id |
+//! | `takeover`, `probe` | two programs with one client id |
 
 mod address;
 mod connector;
@@ -20,6 +20,7 @@ mod dial;
 mod handshake;
 mod link;
 mod packet;
+mod probe;
 mod takeover;
 mod tls;
 mod topic;

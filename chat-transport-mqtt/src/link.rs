@@ -23,7 +23,7 @@ use bytes::{Bytes, BytesMut};
 use chat_client::transport::{
     Handle, Inbound, InboundHalf, Outbound, OutboundHalf, SendOutcome, Token, TransportError,
 };
-use chat_core::channel::Class;
+use chat_core::channel::{Channel, Class};
 use chat_core::id::UserId;
 use chat_core::link::DownReason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -64,6 +64,12 @@ pub(crate) struct Limits {
     pub(crate) came_up: Instant,
 }
 
+/// Whose connection it is.
+pub(crate) struct Me {
+    pub(crate) user: UserId,
+    pub(crate) client_id: String,
+}
+
 /// Why a connection is over.
 enum End {
     /// The client dropped it.
@@ -84,7 +90,7 @@ fn silent(what: &str) -> End {
 pub(crate) struct Link {
     topics: Topics,
     version: Version,
-    me: UserId,
+    me: Me,
     limits: Limits,
     keep_alive: Duration,
     reply_timeout: Duration,
@@ -115,7 +121,7 @@ impl Link {
     pub(crate) fn new(
         settings: &Settings,
         lasting: Arc<Lasting>,
-        me: UserId,
+        me: Me,
         limits: Limits,
         inbound: InboundHalf,
     ) -> Self {
@@ -186,16 +192,15 @@ impl Link {
                 let Limits {
                     resumed, came_up, ..
                 } = self.limits;
-                let fight = takeovers.closed(resumed, came_up, Instant::now());
-                let conflict = fight.then(|| TransportError::new(DownReason::Conflict));
-                Some(conflict.unwrap_or_else(TransportError::lost))
+                takeovers.closed(&self.me.client_id, resumed, came_up, Instant::now());
+                Some(TransportError::lost())
             }
             End::For(error) => {
-                takeovers.unlike();
+                takeovers.unlike(&self.me.client_id);
                 Some(error)
             }
             End::Dropped | End::Closed => {
-                takeovers.unlike();
+                takeovers.unlike(&self.me.client_id);
                 None
             }
         }
@@ -476,8 +481,14 @@ impl Link {
                     }
                     _ => Some(self.state().window.ask(Asked::Frame(token), now)),
                 };
+                if last_value && channel == Channel::Presence(self.me.user.clone()) {
+                    (self.lasting.takeovers)
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .said(&self.me.client_id, bytes.clone());
+                }
                 let publish = Publish {
-                    topic: &self.topics.topic(&channel, &self.me),
+                    topic: &self.topics.topic(&channel, &self.me.user),
                     payload: bytes,
                     id,
                     retain: last_value && self.limits.retain,

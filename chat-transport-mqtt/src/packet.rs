@@ -17,6 +17,8 @@ use crate::Version;
 /// What a CONNECT says.
 pub(crate) struct Connect<'a> {
     pub(crate) client_id: &'a str,
+    /// Nothing is kept of it.
+    pub(crate) clean: bool,
     pub(crate) user: &'a str,
     pub(crate) password: &'a str,
     pub(crate) keep_alive: u16,
@@ -388,7 +390,7 @@ fn v5_connect(
     let packet = v5::v5::Connect {
         keep_alive: connect.keep_alive,
         client_id: connect.client_id.to_owned(),
-        clean_start: false,
+        clean_start: connect.clean,
         properties: Some(properties),
     };
     packet.write(&will, &login, out).map_err(malformed)
@@ -399,7 +401,7 @@ fn v4_connect(connect: &Connect<'_>, out: &mut BytesMut) -> Result<usize, Malfor
         protocol: v4::Protocol::V4,
         keep_alive: connect.keep_alive,
         client_id: connect.client_id.to_owned(),
-        clean_session: false,
+        clean_session: connect.clean,
         last_will: connect.will.as_ref().map(|will| v4::v4::LastWill {
             topic: will.topic.to_owned(),
             message: will.payload.clone(),

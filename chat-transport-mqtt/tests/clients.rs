@@ -13,8 +13,9 @@ mod real_broker {
     use chat_core::delivery::Ack;
     use chat_core::id::UserId;
     use chat_core::identity::DeviceKey;
-    use chat_core::link::LinkState;
+    use chat_core::link::{DownReason, LinkState};
     use chat_testkit::broker::{Broker, Memory, Mosquitto};
+    use chat_testkit::proxy::Proxy;
     use chat_transport_mqtt::{MqttConnector, Version};
     use tokio::time::timeout;
 
@@ -107,6 +108,59 @@ mod real_broker {
                 .expect("in time")
                 .unwrap();
         }
+    }
+
+    /// Until it gives up, which it must in time.
+    async fn gives_up(client: &Client) -> DownReason {
+        let failed = client.link_until(|state| matches!(state, LinkState::Failed { .. }));
+        let failed = timeout(DEADLINE, failed)
+            .await
+            .expect("it gives up")
+            .unwrap();
+        match failed {
+            LinkState::Failed { reason } => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn s11_of_two_programs_with_one_key_one_gives_up() {
+        let fight = async |version| {
+            let broker = Broker::start(Mosquitto::new()).expect("mosquitto runs");
+            let to = MqttConnector::from_url(&format!("mqtt://{}", broker.address())).unwrap();
+            // Two programs: what one connector learns the other does not know.
+            let again = MqttConnector::from_url(&format!("mqtt://{}", broker.address())).unwrap();
+            let (to, again) = (to.version(version), again.version(version));
+            let one = open(user("alice"), 1, &MemoryStore::new(), &to).await;
+            let two = open(user("alice"), 1, &MemoryStore::new(), &again).await;
+            let reason = tokio::select! {
+                reason = gives_up(&one) => reason,
+                reason = gives_up(&two) => reason,
+            };
+            assert_eq!(reason, DownReason::Conflict);
+        };
+        tokio::join!(fight(Version::V5), fight(Version::V311));
+    }
+
+    #[tokio::test]
+    async fn s11_a_line_that_is_cut_again_and_again_is_no_takeover() {
+        let endure = async |version| {
+            let broker = Broker::start(Mosquitto::new()).expect("mosquitto runs");
+            let proxy = Proxy::start(broker.address()).await.unwrap();
+            let to = MqttConnector::from_url(&format!("mqtt://{}", proxy.address())).unwrap();
+            let alice = open(user("alice"), 1, &MemoryStore::new(), &to.version(version)).await;
+            for _ in 0..12 {
+                caught_up(&alice).await;
+                proxy.cut();
+                let down = alice.link_until(|state| *state != LinkState::CaughtUp);
+                timeout(DEADLINE, down)
+                    .await
+                    .expect("it is noticed")
+                    .unwrap();
+            }
+            caught_up(&alice).await;
+        };
+        tokio::join!(endure(Version::V5), endure(Version::V311));
     }
 
     /// mosquitto keeps 1,000 messages for who is away, and calls every one of those that it throws

@@ -212,25 +212,6 @@ mod real_broker {
     }
 
     #[tokio::test]
-    async fn s11_two_programs_with_one_key_find_out() {
-        for version in BOTH {
-            let broker = start(Mosquitto::new());
-            let (one, two) = (to(&broker, version), to(&broker, version));
-            let mut found = Vec::new();
-            for _ in 0..14 {
-                let first = Peer::connect(&one, "alice").await.unwrap();
-                let _second = Peer::connect(&two, "alice").await.unwrap();
-                found.push(first.end().await.reason);
-            }
-            assert_eq!(
-                found.last(),
-                Some(&DownReason::Conflict),
-                "{version:?}: {found:?}"
-            );
-        }
-    }
-
-    #[tokio::test]
     async fn a_broker_that_stands_still_is_noticed() {
         let broker = start(Mosquitto::new());
         let connector = to(&broker, Version::V5).keep_alive(seconds(1)).unwrap();
