@@ -77,6 +77,8 @@ struct Message {
     fate: Fate,
     /// The sender's process.
     life: u64,
+    /// The process that its failure was last told in.
+    failed_in: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -318,6 +320,7 @@ impl Delivery {
                     met,
                     fate: Fate::Issued,
                     life: self.places[at.node].life,
+                    failed_in: None,
                 };
                 self.messages.insert(*id, message);
             }
@@ -380,6 +383,13 @@ impl Delivery {
                     _ => {}
                 }
                 if let Some(message) = self.messages.get_mut(id) {
+                    // What a crash may have kept from being told is told by the next life.
+                    let life = Some(self.places[at.node].life);
+                    let before = core::mem::replace(&mut message.failed_in, life);
+                    if message.fate == fate && before.is_some_and(|before| Some(before) < life) {
+                        self.mark("oracle-failure-told-again");
+                        return Ok(());
+                    }
                     if fate == Fate::Cancelled && message.fate != Fate::TakenBack {
                         let text = format!("{id:?} is told cancelled, nobody took it back");
                         return Err(Violation::new("Q3", text));
