@@ -93,7 +93,10 @@ fn nats(setup: Setup) -> NatsServer {
     let broker = NatsServer::new().jetstream();
     match setup {
         // Cuts off whoever does not read.
-        Setup::Tight => broker.option("max_pending: 65536\nwrite_deadline: \"1s\""),
+        Setup::Tight => broker
+            .option("max_payload: 1048576")
+            .option("max_pending: 1048576")
+            .option("write_deadline: \"1s\""),
         _ => broker,
     }
 }

@@ -234,6 +234,12 @@ fn overflow(world: &mut World) -> Result<(), Failure> {
         .log
         .wait("10,000 messages taken", Duration::from_secs(120), taken)?;
     world.mates[away].start()?;
+    // So short a queue makes of a quick stream a slow one.
+    world
+        .log
+        .wait("10,000 messages told", Duration::from_secs(300), |log| {
+            log.owed.is_empty()
+        })?;
     world.talk(super::PAUSE);
     world.recover()
 }
