@@ -308,6 +308,9 @@ impl Wake for Readable {
     }
 }
 
+/// The authenticator at work on a newer token.
+type Renewal<'a> = Pin<Box<dyn Future<Output = Result<Grant, AuthError>> + Send + 'a>>;
+
 struct Link<'a, S> {
     shared: &'a Shared,
     ws: &'a mut WebSocketStream<S>,
@@ -319,7 +322,7 @@ struct Link<'a, S> {
     blocked: bool,
     readable: Arc<Readable>,
     /// The authenticator looks at a newer token; others that come meanwhile are not looked at.
-    renewal: Option<Pin<Box<dyn Future<Output = Result<Grant, AuthError>> + Send + 'a>>>,
+    renewal: Option<Renewal<'a>>,
     wakes: Vec<Waker>,
 }
 
