@@ -1,11 +1,12 @@
 //! Presence at 10³ and 10⁵ watched devices: a beat that changes nothing, and expiry. The
 //! yardstick is the least that any tracker does: one look-up and one write in an ordered map.
+//! Then once a million of them: all come, all beat, all go.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
 
-use benches::Cpu;
+use benches::{Cpu, ThreadTime};
 use chat_core::config::PresenceConfig;
 use chat_core::id::{DeviceId, Epoch, UserId};
 use chat_core::identity::Sender;
@@ -109,9 +110,51 @@ fn presence(c: &mut Cpu) {
     group.finish();
 }
 
+/// Too large to repeat: each phase is timed once, over all of them.
+fn million(_: &mut Cpu) {
+    let count = if benches::measuring() {
+        1_000_000
+    } else {
+        1_000
+    };
+    let senders: Vec<Sender> = (0..count).map(sender).collect();
+    let phase = |name: &str, run: &mut dyn FnMut()| {
+        let start = ThreadTime::now();
+        run();
+        let each = (ThreadTime::now() - start).as_nanos() / u128::from(count);
+        println!("presence, {count} watched: {name:<32} {each:>6} ns each");
+    };
+    let mut machine = None;
+    phase("all come", &mut || machine = Some(watching(&senders)));
+    let mut machine = machine.expect("it was made");
+    phase("all beat, in another order", &mut || {
+        let mut i = 0;
+        for _ in 0..count {
+            i = (i + 7_919) % senders.len();
+            machine.handle_record(&senders[i], &record(2), true, at(2));
+            while machine.effects().pop().is_some() {}
+        }
+    });
+    phase("nothing is due, per watched", &mut || {
+        machine.handle_timeout(at(3));
+        black_box(machine.poll_timeout());
+    });
+    let mut told = 0;
+    phase("all fall silent and are told lost", &mut || {
+        for secs in [100, 200] {
+            machine.handle_timeout(at(secs));
+            while let Some(effect) = machine.effects().pop() {
+                told += 1;
+                black_box(effect);
+            }
+        }
+    });
+    assert!(told >= count, "{told} of {count} were told");
+}
+
 criterion_group! {
     name = all;
     config = benches::criterion();
-    targets = presence
+    targets = presence, million
 }
 criterion_main!(all);

@@ -107,7 +107,7 @@ struct Plan {
 
 const FULL: Plan = Plan {
     subscribers: [1, 50],
-    rounds: 9,
+    rounds: 5,
     deliveries: 4_000,
     window: 256,
     single: 40,

@@ -31,7 +31,7 @@ use crate::client::config;
 /// As a client's, with less for reading: a hub has many connections, most of them idle, and a read
 /// costs little more when it brings less.
 fn buffers() -> WebSocketConfig {
-    config().read_buffer_size(1024)
+    config().read_buffer_size(512)
 }
 
 pub(super) fn wall_now() -> UnixMillis {
