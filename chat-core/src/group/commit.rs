@@ -88,9 +88,13 @@ impl Groups {
     }
 
     /// In a strict group the roster changes only on committed ground.
-    pub(super) fn ready(&self, group: GroupId) -> Result<(), GroupError> {
-        let held = self.groups.get(&group).ok_or(GroupError::NoSuchGroup)?;
-        let chain = held.chain.as_ref().ok_or(GroupError::NoSuchGroup)?;
+    pub(super) fn ready(&self, group: GroupId) -> bool {
+        let Some(held) = self.groups.get(&group) else {
+            return false;
+        };
+        let Some(chain) = &held.chain else {
+            return false;
+        };
         let roster = &chain.roster;
         let claimed = if planted("group-change-before-claim-commits") {
             0
@@ -102,12 +106,11 @@ impl Groups {
         } else {
             roster.changed
         };
-        if roster.policy == Policy::Available || held.committed >= claimed.max(changed) {
-            Ok(())
-        } else {
+        let ready = roster.policy == Policy::Available || held.committed >= claimed.max(changed);
+        if !ready {
             mark("group-waits-for-commit");
-            Err(GroupError::NotCommitted)
         }
+        ready
     }
 
     /// Counts again what more than half of the members are known to hold.

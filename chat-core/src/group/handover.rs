@@ -94,7 +94,10 @@ impl Groups {
                     self.publish(id, index);
                 }
             }
-            (Some(_), Some((user, _))) if self.may_lead(chain, user) => {}
+            // Whoever does not answer any more cannot keep us from leaving.
+            (Some(next), Some((user, _)))
+                if self.may_lead(chain, user)
+                    && (group.answers(user) || !group.answers(next.user.as_str())) => {}
             (Some(next), _) => self.offer(id, next.user),
         }
     }
@@ -275,7 +278,7 @@ impl Groups {
                 return;
             }
             // A strict group may not be ready; the leaver asks again.
-            if self.ready(id).is_ok() {
+            if self.ready(id) {
                 let op = Op::Left {
                     proof,
                     user: from.user.clone(),

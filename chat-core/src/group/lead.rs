@@ -288,6 +288,11 @@ impl Groups {
         }
         let (beat, jitter) = (self.config.beat, self.config.beat / 20);
         self.after(id, Timer::Beat, beat, jitter, now);
+        let suspect = self.config.suspect;
+        if let Some(group) = self.groups.get_mut(&id) {
+            let lately = |at| now.mono.saturating_since(at) < suspect;
+            group.acks.retain(|_, acked| lately(acked.at));
+        }
         if self.repeat_handover(id) && !planted("group-beats-after-handover") {
             return;
         }
@@ -337,13 +342,21 @@ impl Groups {
 }
 
 impl Group {
-    /// Who leads when the leader goes (G3): the most senior other user, else the most senior other
-    /// device of its own.
+    /// Who leads when the leader goes (G3): the most senior other user, those first who answer;
+    /// else the most senior other device of its own.
     pub(super) fn successor(&self) -> Option<super::Member> {
         let leader = &self.chain.as_ref()?.roster.leader;
         let mut others = self.visible();
         others.retain(|member| member.device != leader.device);
-        let other = others.iter().find(|member| member.user != leader.user);
-        other.or(others.first()).cloned()
+        let people = || others.iter().filter(|member| member.user != leader.user);
+        let live = people().find(|member| self.acks.contains_key(&member.device));
+        live.or_else(|| people().next()).or(others.first()).cloned()
+    }
+
+    /// True when a device of `user` answered lately.
+    pub(super) fn answers(&self, user: &str) -> bool {
+        let members = self.visible();
+        let mut own = members.iter().filter(|member| member.user.as_str() == user);
+        own.any(|member| self.acks.contains_key(&member.device))
     }
 }

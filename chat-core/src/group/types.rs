@@ -442,9 +442,6 @@ pub enum GroupError {
     /// The leader of a strict group needs a majority in reach (R6).
     #[error("no majority of the members is in reach; try again when they are back")]
     NoMajority,
-    /// A strict group changes one thing at a time.
-    #[error("a majority has not confirmed the last change yet; try again when it has")]
-    NotCommitted,
     /// Nobody asks us to lead.
     #[error("nobody asks you to lead this group; wait for an offer")]
     NoOffer,

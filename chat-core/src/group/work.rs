@@ -35,7 +35,7 @@ impl Groups {
             let Some(op) = self.next_task(id, now) else {
                 break;
             };
-            if op.changes_roster() && self.ready(id).is_err() {
+            if op.changes_roster() && !self.ready(id) {
                 break;
             }
             let Ok(index) = self.append(id, op.clone(), now) else {

@@ -529,6 +529,61 @@ fn a_promise_is_durable_before_it_leaves() {
 }
 
 #[test]
+fn g2_a_leader_leaves_although_the_first_in_line_is_gone() {
+    let mut net = Net::new(&["ann", "bob", "cat"], 64);
+    let id = net.full();
+    net.pass(MINUTE);
+    net.crash(1);
+    net.run(0, |g, now| g.leave(id, now)).unwrap();
+    net.pass(2 * MINUTE);
+    net.run(2, |g, now| g.answer_offer(id, true, now)).unwrap();
+    net.pass(MINUTE);
+    assert_eq!(net.mine(0, id), Some(Membership::Left));
+    assert_eq!(leader(&net, 2, id), "cat");
+}
+
+#[test]
+fn ig11_kicks_and_leaves_of_other_branches_are_bounded() {
+    let (mut net, id) = halves(65);
+    let old = net.nodes[0].groups.chain(id).unwrap().clone();
+    // Ann signs one long branch of kicks, of people who never were.
+    let mut branch = Vec::new();
+    let (mut prev, mut index) = (old.hash(), old.index());
+    for i in 0..sticky::MAX_STICKY as u64 + 20 {
+        index += 1;
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&i.to_le_bytes());
+        let draft = entry::Draft {
+            group: id,
+            term: old.roster.term,
+            index,
+            prev,
+            op: op::Op::Kick {
+                user: user("nobody"),
+                instances: vec![(DeviceId([7; 32]), nonce)],
+                reason: String::new(),
+            },
+            author: user("ann"),
+            at: UnixMillis(1),
+        };
+        let entry = entry::Entry::sign(draft, &*net.nodes[0].signer).unwrap();
+        prev = entry.hash;
+        branch.push(entry.bytes);
+    }
+    net.run(3, |g, now| g.absorb(id, &branch, now));
+    let held = &net.nodes[3].groups.groups[&id];
+    assert_eq!(held.sticky.len(), sticky::MAX_STICKY);
+    assert!(held.orphans.is_empty(), "too long to be shown to others");
+    // They hold here, and a restart finds them.
+    net.crash(3);
+    net.restart(3);
+    assert_eq!(
+        net.nodes[3].groups.groups[&id].sticky.len(),
+        sticky::MAX_STICKY
+    );
+}
+
+#[test]
 fn g15_an_invitation_lets_its_holder_in_without_a_question() {
     let mut net = Net::new(&["ann", "bob", "cat"], 61);
     let id = net.create();

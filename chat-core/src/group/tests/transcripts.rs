@@ -93,6 +93,7 @@ impl World {
             "deny" => net.run(node, |g, now| g.deny(id, request, text, now))?,
             "kick" => net.run(node, |g, now| g.kick(id, &user(first), text, now))?,
             "rename" => net.run(node, |g, now| g.rename(id, &name(rest), now))?,
+            "invite" => net.run(node, |g, now| g.invite(id, &user(rest), now))?,
             "leave" => net.run(node, |g, now| g.leave(id, now))?,
             "offer" => net.run(node, |g, now| g.hand_over(id, &user(rest), now))?,
             "accept" => net.run(node, |g, now| g.answer_offer(id, true, now))?,

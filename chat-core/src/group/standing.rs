@@ -1,0 +1,106 @@
+//! What we are in a group, and how it looks to the application.
+
+use super::chain::Chain;
+use super::roster::Way;
+use super::rows::Stage;
+use super::types::{GroupView, Membership};
+use super::{Group, Groups};
+use crate::id::GroupId;
+use crate::identity::Sender;
+
+impl Group {
+    /// Our standing; `None` when there is nothing to show.
+    pub(super) fn standing(&self, me: &Sender) -> Option<Membership> {
+        let record = &self.record;
+        let stage = record.asking.as_ref().map(|asking| asking.stage);
+        if stage == Some(Stage::Open) {
+            return Some(Membership::Asking);
+        }
+        let denied = (stage == Some(Stage::Denied)).then_some(Membership::Denied);
+        let (Some(chain), Some(nonce)) = (&self.chain, record.nonce) else {
+            return denied;
+        };
+        let roster = &chain.roster;
+        if roster.sits(me.device, nonce) && !self.is_hidden(me.device, nonce) {
+            return Some(if record.leaving == Some(nonce) {
+                Membership::Leaving
+            } else if roster.leader.device == me.device {
+                Membership::Leader
+            } else {
+                Membership::Member
+            });
+        }
+        let Some(gone) = roster.gone.get(&(me.device, nonce)) else {
+            let hidden = self.hidden.contains(&(me.device, nonce));
+            return denied.or(hidden.then_some(Membership::Kicked));
+        };
+        denied.or(Some(match gone.way {
+            Way::Kicked => Membership::Kicked,
+            Way::Left | Way::Replaced => Membership::Left,
+        }))
+    }
+
+    /// The chain, when we are in it. A leaver is still in.
+    pub(super) fn inside(&self, me: &Sender) -> Option<&Chain> {
+        let chain = self.chain.as_ref()?;
+        let sits = chain.roster.sits(me.device, self.record.nonce?);
+        sits.then_some(chain)
+    }
+
+    /// The chain, when we lead it. True until somebody claims, also during a hand-over.
+    pub(super) fn leading(&self, me: &Sender) -> Option<&Chain> {
+        self.inside(me)
+            .filter(|chain| chain.roster.leader.device == me.device)
+    }
+}
+
+impl Groups {
+    /// Our own standing in `group`; `None` when it is unknown here.
+    pub fn membership(&self, group: GroupId) -> Option<Membership> {
+        self.groups.get(&group)?.standing(&self.me)
+    }
+
+    /// True when the last member left (G23).
+    pub fn is_closed(&self, group: GroupId) -> bool {
+        self.chain(group).is_some_and(|chain| chain.roster.closed)
+    }
+
+    /// How `group` looks.
+    pub fn view(&self, group: GroupId) -> Option<GroupView> {
+        let held = self.groups.get(&group)?;
+        let mine = held.standing(&self.me)?;
+        let Some(chain) = &held.chain else {
+            return Some(GroupView::unknown(group, mine));
+        };
+        let roster = &chain.roster;
+        let leads = held.leading(&self.me).is_some();
+        let knows = mine != Membership::Asking;
+        Some(GroupView {
+            group,
+            name: roster.name.clone(),
+            leader: knows.then(|| roster.leader.user.clone()),
+            leader_device: knows.then_some(roster.leader.device),
+            roster: held.visible(),
+            round: roster.term.round,
+            majority: roster.term.majority,
+            index: chain.index(),
+            hash: chain.hash(),
+            committed: held.committed.min(chain.index()),
+            policy: roster.policy,
+            guarantee: held.guarantee(),
+            hidden: held.unseen(),
+            unsettled: held.unsettled(),
+            requests: if leads {
+                held.shown_requests()
+            } else {
+                Vec::new()
+            },
+            mine,
+        })
+    }
+
+    /// Every group known here, also those that we left.
+    pub fn iter(&self) -> impl Iterator<Item = GroupId> {
+        self.groups.keys().copied()
+    }
+}
