@@ -184,12 +184,14 @@ fn trouble(net: &Net, id: GroupId) -> Option<String> {
         .filter(|(_, view)| inside(view))
         .max_by_key(|(node, _)| node.groups.chain(id).unwrap().head())?;
     let chain = best_at.groups.chain(id).unwrap();
-    let count = chain
-        .roster
-        .seats
-        .keys()
-        .filter(|device| alive(**device))
-        .count();
+    // Who went on another branch supports nobody here any more.
+    let stays = |device: &&DeviceId| {
+        let out = |(node, view): &(&super::net::Node, GroupView)| {
+            node.me.device == **device && matches!(view.mine, Membership::Left | Membership::Kicked)
+        };
+        alive(**device) && !live.iter().any(out)
+    };
+    let count = chain.roster.seats.keys().filter(stays).count();
     let strict = best.policy == Policy::Strict;
     let needed = if strict {
         chain.roster.majority()
