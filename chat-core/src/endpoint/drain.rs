@@ -359,7 +359,15 @@ impl Endpoint {
                     self.delivery.open(conv, route, now);
                 }
             }
-            Some(Membership::Asking | Membership::Leaving) => {
+            Some(Membership::Leaving) => {
+                self.link.subscribe(channel, now);
+            }
+            Some(Membership::Asking) => {
+                // Who left and asks again before the log shows it writes no more.
+                if self.rooms.remove(&group) {
+                    mark("endpoint-asks-while-leaving");
+                    self.delivery.close(conv, FailReason::Gone, now);
+                }
                 self.link.subscribe(channel, now);
             }
             Some(Membership::Left | Membership::Kicked | Membership::Denied) | None => {

@@ -101,7 +101,22 @@ impl Groups {
             return;
         };
         match answer.answer {
-            ADMITTED => self.want(id, &from.user, now),
+            ADMITTED => {
+                // Two leaders, two answers: what the log says counts, and we ask until we see it.
+                let again = match asking.stage {
+                    Stage::Denied => Some(Stage::Open),
+                    Stage::Over => Some(Stage::Withdrawn),
+                    Stage::Open | Stage::Withdrawn => None,
+                };
+                if let Some(stage) = again {
+                    mark("group-admitted-after-answer");
+                    asking.stage = stage;
+                    group.backoff = RESEND_FIRST;
+                    self.save(id);
+                    self.arm(id, now);
+                }
+                self.want(id, &from.user, now);
+            }
             BUSY => {
                 let retry = Duration::from_secs(answer.retry.into());
                 group.backoff = retry.min(self.config.join_resend_max);

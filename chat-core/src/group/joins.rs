@@ -236,7 +236,7 @@ impl Groups {
             return;
         };
         let leader = group.chain.as_ref().map(|c| c.roster.leader.device);
-        let held = group.joins.get(&request).filter(|w| !w.granted);
+        let held = group.joins.get(&request);
         if let Some(device) = held.map(|waiting| waiting.device)
             && leader == Some(from.device)
             && answer.answer == DENIED

@@ -287,8 +287,10 @@ impl Groups {
         group.joins.retain(|request, waiting| {
             let instance = (waiting.device, waiting.nonce);
             let known = roster.sits(instance.0, instance.1) || roster.went(instance.0, instance.1);
+            // Who leads is in, also by a seat that it had left: letting it in anew would take that.
+            let reigns = waiting.device == roster.leader.device;
             // What the leader shows goes when it answers.
-            let keep = !(known && (waiting.granted || !leads));
+            let keep = !(reigns || known && (waiting.granted || !leads));
             if !keep {
                 over.push(rows::join_key(id, *request));
             }

@@ -113,8 +113,8 @@ pub struct Delivery {
     bound: HashMap<MessageId, Vec<u8>>,
     /// When somebody was last told to be out of a group, or to be in by another admission.
     removed: BTreeMap<UserId, u64>,
-    /// The log indexes at which devices of a user were let in.
-    admitted: BTreeMap<UserId, BTreeSet<u64>>,
+    /// The places in the log at which devices of a user were let in.
+    admitted: BTreeMap<UserId, BTreeSet<(u64, u64)>>,
     /// Nodes in a session with a user, as far as they were told since their disk went back.
     open: BTreeSet<(usize, UserId)>,
     /// Pairs with a close, a block or a change of devices: their messages may end in `Gone`.
@@ -205,20 +205,40 @@ impl Delivery {
             Seen::Queued(Event::Delivery(DeliveryEvent::Failed { id, .. })) => {
                 self.ending.insert(*id);
             }
-            Seen::Event(Event::Group(GroupEvent::Changed { change, index, .. })) => {
-                use chat_core::group::Change::{Admitted, Kicked, Left};
+            Seen::Event(Event::Group(GroupEvent::Changed {
+                change,
+                by,
+                round,
+                index,
+                ..
+            })) => {
+                use chat_core::group::Change::{Admitted, Created, Kicked, Left};
                 match change {
                     Kicked { user, .. } | Left { user } => {
                         self.removed.insert(user.clone(), at.now);
                     }
                     // A later admission of a device replaces the one that it had.
-                    Admitted { user } => {
-                        let known = self.admitted.entry(user.clone()).or_default();
-                        if known.insert(*index) && known.len() > 1 {
-                            self.removed.insert(user.clone(), at.now);
+                    Admitted { .. } | Created => {
+                        let who = match change {
+                            Admitted { user } => user,
+                            _ => by,
+                        };
+                        let known = self.admitted.entry(who.clone()).or_default();
+                        known.insert((*round, *index));
+                        // Whoever hears of it late may have written to the earlier one.
+                        if known.len() > 1 {
+                            self.removed.insert(who.clone(), at.now);
                         }
                     }
                     _ => {}
+                }
+            }
+            // A membership on a branch that lost is another than the one that follows it.
+            Seen::Event(Event::Group(GroupEvent::Forked { undone, .. })) => {
+                for (_, change) in undone {
+                    if let chat_core::group::Change::Admitted { user } = change {
+                        self.removed.insert(user.clone(), at.now);
+                    }
                 }
             }
             Seen::Event(Event::Group(GroupEvent::Removed { .. })) => {

@@ -1,20 +1,39 @@
-//! Groups: IG1–IG6, IG12 and G12, from told events, views and the log on the wire, which the second
-//! reader in `chain` folds by itself.
+//! Groups: IG1–IG9, IG11, IG12 and G12. The logs come from the disks, entry by entry as they become
+//! durable, and are judged by the second judge in `certificate`; rosters and leads come from views
+//! and told events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use chat_core::effect::{RowOp, Table};
 use chat_core::event::Event;
-use chat_core::group::{Change, GroupEvent, GroupView, Membership};
-use chat_core::id::{DeviceId, GroupId};
+use chat_core::group::{Change, GroupEvent, GroupView, Membership, Passing};
+use chat_core::id::GroupId;
 use chat_core::wire::{self, Body};
 
+use super::certificate::Fold;
 use super::chain::Log;
+use super::entry::{Hash, Instance, Op};
 use super::{Act, At, Seen, Settled, Verdict, View, Violation};
 use crate::sim::{FakeVerifier, Ledger};
 
 const ENTRIES: u8 = 0x42;
 const REMOVED: u8 = 0x48;
+const CANVASS: u8 = 0x49;
+/// The rule that who is listed knows that it is in.
+const UNREACHED: &str = "IG5 reach";
+/// Rows that a group may keep beside its log: requests, kicks, leaves, branches, our own part.
+const MAX_ROWS: usize = 256 + 2 * 1_024 + 8 + 2;
+
+/// What one device keeps of the log.
+#[derive(Clone, Debug, Default)]
+struct Disk {
+    entries: BTreeMap<u64, Hash>,
+    /// The greatest head so far.
+    head: Option<Hash>,
+    /// Kicks that it applied.
+    kicked: BTreeMap<Instance, Hash>,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -22,37 +41,47 @@ pub struct Groups {
     verifier: FakeVerifier,
     log: Log,
     group: Option<GroupId>,
-    /// The greatest head that a device showed in this process, and that it told at all.
-    shown: BTreeMap<usize, (u64, u64)>,
-    told: BTreeMap<DeviceId, (u64, u64)>,
+    disks: BTreeMap<usize, Disk>,
+    backups: BTreeMap<usize, Disk>,
+    /// What was committed in a strict group: by index the entry and the head that said so.
+    committed: BTreeMap<u64, (Hash, Hash)>,
     /// Nodes whose application left in this process and did not ask to come back.
     left: BTreeSet<usize>,
+    /// Nothing happens but that one member goes away and comes back (IG9).
+    calm: bool,
+    patience: u64,
     marks: BTreeMap<&'static str, u64>,
 }
 
 impl Groups {
-    /// For one run.
-    pub fn new(ledger: Arc<Ledger>) -> Self {
+    /// For one run; `calm` when its only fault is that a member is away; `patience` is when, in µs,
+    /// who is out of reach is given up.
+    pub fn new(ledger: Arc<Ledger>, calm: bool, patience: u64) -> Self {
         Self {
             verifier: FakeVerifier(ledger.clone()),
             log: Log::new(ledger),
             group: None,
-            shown: BTreeMap::new(),
-            told: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            backups: BTreeMap::new(),
+            committed: BTreeMap::new(),
             left: BTreeSet::new(),
+            calm,
+            patience,
             marks: BTreeMap::new(),
         }
     }
 
     /// How often each mark was reached.
     pub fn marks(&self) -> Vec<(&'static str, u64)> {
-        let mut marks: Vec<_> = self
-            .marks
-            .iter()
-            .map(|(name, count)| (*name, *count))
-            .collect();
+        let marks = self.marks.iter();
+        let mut marks: Vec<_> = marks.map(|(name, count)| (*name, *count)).collect();
         marks.push(("oracle-entry-decoded", self.log.len() as u64));
         marks
+    }
+
+    /// What the log that ends with this entry folds to.
+    pub(crate) fn fold(&mut self, head: Hash) -> Option<Fold> {
+        self.log.fold(head)?.as_ref().as_ref().ok().cloned()
     }
 
     fn mark(&mut self, name: &'static str) {
@@ -62,16 +91,24 @@ impl Groups {
     /// Judges one observation.
     ///
     /// # Errors
-    /// IG1 or IG2.
+    /// IG1, IG2, IG7, IG8 or IG9.
     pub fn see(&mut self, at: At<'_>, seen: Seen<'_>) -> Verdict {
         match seen {
-            Seen::Started | Seen::Died => {
-                self.shown.remove(&at.node);
-                self.left.remove(&at.node);
+            Seen::Started | Seen::Died => drop(self.left.remove(&at.node)),
+            Seen::BackedUp => {
+                let disk = self.disks.entry(at.node).or_default().clone();
+                self.backups.insert(at.node, disk);
             }
+            Seen::RolledBack => {
+                self.log.forgets(at.device.0);
+                let disk = self.backups.get(&at.node).cloned().unwrap_or_default();
+                self.disks.insert(at.node, disk);
+            }
+            Seen::DiskLost => drop(self.disks.remove(&at.node)),
             Seen::Act(Act::Leave { .. }) => drop(self.left.insert(at.node)),
             Seen::Act(Act::Join { .. }) => drop(self.left.remove(&at.node)),
             Seen::Act(Act::Created { group }) => self.group = Some(*group),
+            Seen::Stored(rows) => return self.stored(at.node, rows),
             Seen::Arrives(channel, bytes, _)
                 if matches!(wire::peek_kind(bytes), Some(ENTRIES | REMOVED)) =>
             {
@@ -80,11 +117,18 @@ impl Groups {
                 match opened.map(|opened| opened.body) {
                     Ok(Body::Entries(entries)) => {
                         for entry in entries.entries.iter() {
-                            self.log.add(entry)?;
+                            self.log.add(entry);
                         }
                     }
-                    Ok(Body::Removed(removed)) => self.log.add(&removed.entry)?,
+                    Ok(Body::Removed(removed)) => drop(self.log.add(&removed.entry)),
                     _ => {}
+                }
+            }
+            Seen::Transmit(transmit) if wire::peek_kind(&transmit.bytes) == Some(CANVASS) => {
+                self.mark("oracle-canvass");
+                if self.calm {
+                    let text = format!("node {} canvasses, the leader is there", at.node);
+                    return Err(Violation::new("IG9", text));
                 }
             }
             Seen::Event(Event::Group(event)) => self.event(at, event),
@@ -94,30 +138,145 @@ impl Groups {
     }
 
     fn event(&mut self, at: At<'_>, event: &GroupEvent) {
-        // A leader whose successor declines stays.
-        if let GroupEvent::LeadDeclined { .. } = event {
-            self.left.remove(&at.node);
-        }
         match event {
-            GroupEvent::Changed {
-                change,
-                round,
-                index,
-                ..
-            } => {
-                let told = self.told.entry(at.device).or_default();
-                *told = (*told).max((*round, *index));
-                match change {
-                    Change::Admitted { .. } => self.mark("oracle-admitted"),
-                    Change::Kicked { .. } => self.mark("oracle-kicked"),
-                    Change::Leader { .. } => self.mark("oracle-new-leader"),
-                    _ => {}
+            // A leader whose successor declines stays.
+            GroupEvent::LeadDeclined { .. } => drop(self.left.remove(&at.node)),
+            GroupEvent::Changed { change, .. } => match change {
+                Change::Admitted { .. } => self.mark("oracle-admitted"),
+                Change::Kicked { .. } => self.mark("oracle-kicked"),
+                Change::Leader { how, .. } => {
+                    self.mark("oracle-new-leader");
+                    match how {
+                        Passing::HandedOver => self.mark("oracle-handed-over"),
+                        Passing::Succeeded { majority: true } => self.mark("oracle-by-majority"),
+                        Passing::Succeeded { majority: false } => self.mark("oracle-by-minority"),
+                        _ => {}
+                    }
                 }
-            }
+                _ => {}
+            },
+            GroupEvent::Forked { .. } => self.mark("oracle-forked"),
             GroupEvent::Joined { .. } | GroupEvent::Denied { .. } => {
                 self.mark("oracle-join-answered");
             }
             _ => {}
+        }
+    }
+
+    /// The disk of a node changed: its log must be one (IG8, IG12), and greater than it ever was
+    /// (IG2); in a strict group it keeps what was committed (IG7).
+    fn stored(&mut self, node: usize, rows: &[RowOp]) -> Verdict {
+        let Some(group) = self.group else {
+            return Ok(());
+        };
+        let index = |key: &[u8]| -> Option<u64> {
+            let (of, index) = key.split_at_checked(32)?;
+            let mine = of == group.0;
+            Some(u64::from_be_bytes(index.try_into().ok()?)).filter(|_| mine)
+        };
+        let mut changed = false;
+        for row in rows {
+            match row {
+                RowOp::Put {
+                    table: Table::Chain,
+                    key,
+                    value,
+                } => {
+                    let Some(index) = index(key) else { continue };
+                    let Some(hash) = self.log.add(value) else {
+                        let text =
+                            format!("node {node} stores an entry {index} that nobody signed");
+                        return Err(Violation::new("IG12", text));
+                    };
+                    self.log.keep(hash)?;
+                    let disk = self.disks.entry(node).or_default();
+                    disk.entries.insert(index, hash);
+                    changed = true;
+                }
+                RowOp::Delete {
+                    table: Table::Chain,
+                    key,
+                } => {
+                    let Some(index) = index(key) else { continue };
+                    self.disks.entry(node).or_default().entries.remove(&index);
+                    changed = true;
+                }
+                _ => {}
+            }
+        }
+        if changed { self.moved(node) } else { Ok(()) }
+    }
+
+    fn moved(&mut self, node: usize) -> Verdict {
+        let disk = self.disks.entry(node).or_default();
+        let Some((index, head)) = disk.entries.last_key_value().map(|(i, h)| (*i, *h)) else {
+            disk.head = None;
+            return Ok(());
+        };
+        let before = disk.head;
+        let whole = disk.entries.len() as u64 == index;
+        let fold = self.log.fold(head);
+        let fold = match fold.as_deref() {
+            Some(Ok(fold)) if whole => fold,
+            Some(Err(why)) => {
+                let entry = self.log.entry(&head);
+                let text = format!("node {node} keeps a log that is none: {why} ({entry:?})");
+                return Err(Violation::new("IG8", text));
+            }
+            _ => {
+                let text = format!("node {node} keeps a log with holes up to {index}");
+                return Err(Violation::new("IG8", text));
+            }
+        };
+        if let Some(before) = before
+            && let Some(older) = self.log.fold(before)
+            && let Ok(older) = &*older
+            && older.rank() > fold.rank()
+        {
+            let text = format!(
+                "node {node} went from {:?}, index {}, to {:?}, index {}",
+                older.term, older.index, fold.term, fold.index
+            );
+            return Err(Violation::new("IG2", text));
+        }
+        // An entry stands for all before it.
+        for (at, (hash, said)) in self.committed.iter().rev() {
+            let kept = self.disks[&node].entries.get(at) == Some(hash);
+            let said = self.log.fold(*said);
+            let Some(Ok(said)) = said.as_deref() else {
+                continue;
+            };
+            if fold.rank() <= said.rank() {
+                continue;
+            }
+            if kept {
+                break;
+            }
+            let text = format!(
+                "node {node} at {:?}, index {}, lacks entry {at} that was committed at {:?}, index {}",
+                fold.term, fold.index, said.term, said.index
+            );
+            return Err(Violation::new("IG7", text));
+        }
+        self.remember(node, head);
+        Ok(())
+    }
+
+    /// Notes the kicks that this log applied, so that they stick (IG4).
+    fn remember(&mut self, node: usize, head: Hash) {
+        let disk = self.disks.entry(node).or_default();
+        disk.head = Some(head);
+        let mut kicks = Vec::new();
+        for hash in disk.entries.values() {
+            let Some(entry) = self.log.entry(hash) else {
+                continue;
+            };
+            if let Op::Kick(instances) = &entry.op {
+                kicks.extend(instances.iter().map(|instance| (*instance, entry.hash)));
+            }
+        }
+        for (instance, hash) in kicks {
+            disk.kicked.entry(instance).or_insert(hash);
         }
     }
 
@@ -129,88 +288,149 @@ impl Groups {
         nodes.iter().filter_map(view).collect()
     }
 
-    /// IG2, IG3 and G12 at one moment.
+    /// IG3, IG4, IG7, IG11 and G12 at one moment.
     ///
     /// # Errors
     /// The first view that breaks them.
     pub fn probe(&mut self, nodes: &[View<'_>]) -> Verdict {
-        let mut rosters: BTreeMap<(u64, u64), (usize, GroupView)> = BTreeMap::new();
+        for node in nodes {
+            let rows = node.rows.range((Table::Groups, bytes::Bytes::new())..);
+            let count = rows.take_while(|((table, _), _)| *table == Table::Groups);
+            if count.count() > MAX_ROWS {
+                let text = format!("node {} keeps too many rows of a group", node.at.node);
+                return Err(Violation::new("IG11", text));
+            }
+        }
         for (node, view) in self.views(nodes) {
-            let head = (view.round, view.index);
-            if view.index == 0 {
-                continue;
-            }
             let n = node.at.node;
-            let shown = self.shown.entry(n).or_default();
-            let told = self.told.get(&node.at.device).copied().unwrap_or_default();
-            if head < *shown || head < told {
-                let text = format!("node {n} went from {shown:?}, told {told:?}, to {head:?}");
-                return Err(Violation::new("IG2", text));
-            }
-            *shown = head;
             if self.left.contains(&n) && view.mine == Membership::Member {
                 let text = format!("node {n} left, and is a member again unasked");
                 return Err(Violation::new("G12", text));
             }
-            let (first, other) = rosters.entry(head).or_insert_with(|| (n, view.clone()));
-            // Whoever is not in may not know who leads.
-            let leaders = other.leader.as_ref().zip(view.leader.as_ref());
-            if other.roster != view.roster || leaders.is_some_and(|(a, b)| a != b) {
-                let text = format!(
-                    "at {head:?} node {first} sees {:?} and node {n} sees {:?}",
-                    other.roster, view.roster
-                );
-                return Err(Violation::new("IG3", text));
+            if view.index > 0 {
+                self.folds(n, &view)?;
+                self.commits(n, &view)?;
             }
-            self.folds(n, &view)?;
         }
-        Ok(())
+        self.prefixes()
     }
 
-    /// IG3: the roster is the fold of the chain, by the second reader.
-    fn folds(&self, n: usize, view: &GroupView) -> Verdict {
-        let leader = view
-            .roster
-            .iter()
-            .filter(|member| Some(&member.user) == view.leader.as_ref());
-        for leader in leader {
-            let Some(fold) = self.log.fold(view.round, view.index, leader.device.0) else {
+    /// IG3: the members and the leader are what the log folds to; IG4: who was kicked is hidden.
+    fn folds(&mut self, n: usize, view: &GroupView) -> Verdict {
+        let fold = self.log.fold(view.hash);
+        let Some(fold) = fold.as_deref() else {
+            // Its disk is behind, and nobody has heard of the entry yet.
+            return Ok(());
+        };
+        let Ok(fold) = fold else {
+            let text = format!("node {n} follows a log that is none: {fold:?}");
+            return Err(Violation::new("IG8", text));
+        };
+        let mut seen = BTreeMap::new();
+        for member in view.roster.iter().chain(&view.hidden) {
+            let user = member.user.as_str().to_owned();
+            seen.insert(member.device.0, (user, member.since));
+        }
+        let seats = fold.members.iter();
+        let expected: BTreeMap<_, _> = seats
+            .map(|(device, seat)| (*device, (seat.user.clone(), seat.since.1)))
+            .collect();
+        // Whoever is not in may not know who leads.
+        let leads = view
+            .leader_device
+            .is_none_or(|leader| leader.0 == fold.leader);
+        if seen != expected || !leads || (view.round, view.index) != (fold.term.round, fold.index) {
+            let text = format!(
+                "node {n} at round {} index {} has {seen:?} under {:?}, its log says {expected:?}",
+                view.round, view.index, view.leader_device
+            );
+            return Err(Violation::new("IG3", text));
+        }
+        let Some(disk) = self.disks.get(&n) else {
+            return Ok(());
+        };
+        for member in &view.roster {
+            let device = member.device.0;
+            let Some(seat) = fold.members.get(&device) else {
                 continue;
             };
-            let mut seen = BTreeMap::new();
-            for member in &view.roster {
-                seen.insert(
-                    member.device.0,
-                    (member.user.as_str().to_owned(), member.since),
-                );
-            }
-            let expected: BTreeMap<_, _> = fold
-                .members
-                .iter()
-                .map(|(device, (user, _, since))| (*device, (user.clone(), *since)))
-                .collect();
-            if seen != expected || fold.leader != Some(leader.device.0) {
-                let text = format!(
-                    "node {n} at round {} index {} has {seen:?}, its log says {expected:?}",
-                    view.round, view.index
-                );
-                return Err(Violation::new("IG3", text));
+            let Some(kick) = disk.kicked.get(&(device, seat.nonce)) else {
+                continue;
+            };
+            if !self.excused(fold, device, kick) {
+                let text = format!("node {n} shows {member:?} again, which was removed");
+                return Err(Violation::new("IG4", text));
             }
         }
         Ok(())
     }
 
-    /// IG5 and IG6 at the end: one head, one live leader, everybody answered.
+    /// A kick that the log voids, that came after its leader's end, or that names who reigns now.
+    fn excused(&self, fold: &Fold, device: [u8; 32], kick: &Hash) -> bool {
+        let fenced = self.log.entry(kick).is_some_and(|entry| {
+            let term = (entry.term.round, entry.term.claimant);
+            fold.fences.contains_key(&term)
+        });
+        fold.voided.contains(kick) || fold.leader == device || fenced
+    }
+
+    /// IG7: what a strict group calls committed is in every greater log.
+    fn commits(&mut self, n: usize, view: &GroupView) -> Verdict {
+        use chat_core::group::Policy;
+        if view.policy != Policy::Strict || view.committed == 0 {
+            return Ok(());
+        }
+        let Some(disk) = self.disks.get(&n) else {
+            return Ok(());
+        };
+        let Some(hash) = disk.entries.get(&view.committed).copied() else {
+            return Ok(());
+        };
+        let first = self
+            .committed
+            .entry(view.committed)
+            .or_insert((hash, view.hash));
+        if first.0 != hash {
+            let text = format!("two different entries {} are committed", view.committed);
+            return Err(Violation::new("IG7", text));
+        }
+        self.mark("oracle-committed");
+        Ok(())
+    }
+
+    /// IG3: of two logs under one term the shorter begins the longer.
+    fn prefixes(&mut self) -> Verdict {
+        let mut longest: BTreeMap<(u64, [u8; 32]), (usize, u64)> = BTreeMap::new();
+        for (node, disk) in &self.disks {
+            let Some(entry) = disk.head.and_then(|head| self.log.entry(&head)) else {
+                continue;
+            };
+            let reign = (entry.term.round, entry.term.claimant);
+            let (other, index) = *longest.entry(reign).or_insert((*node, entry.index));
+            let common = index.min(entry.index);
+            let theirs = self.disks[&other].entries.get(&common);
+            if disk.entries.get(&common) != theirs && !self.log.may_differ(&entry.term) {
+                let text = format!("nodes {other} and {node} differ at {common} under one term");
+                return Err(Violation::new("IG3", text));
+            }
+            if entry.index > index {
+                longest.insert(reign, (*node, entry.index));
+            }
+        }
+        Ok(())
+    }
+
+    /// IG5 and IG6 at the end: one head, one live leader, everybody answered, nothing unsettled.
     ///
     /// # Errors
     /// What is still missing.
-    pub fn settled(&self, nodes: &[View<'_>]) -> Result<Settled, Violation> {
-        let missing = |rule: &'static str, text: String| Err(Violation::new(rule, text));
+    pub fn settled(&mut self, nodes: &[View<'_>]) -> Result<Settled, Violation> {
         if let Some(node) = nodes
             .iter()
             .find(|node| !node.killed && node.endpoint.is_none())
         {
-            return missing("IG5", format!("node {} is down", node.at.node));
+            let text = format!("node {} is down", node.at.node);
+            return Err(Violation::new("IG5", text));
         }
         let views = self.views(nodes);
         let inside = |view: &GroupView| {
@@ -219,88 +439,110 @@ impl Groups {
                 Membership::Member | Membership::Leader | Membership::Leaving
             )
         };
-        let Some((best_at, best)) = views
-            .iter()
-            .filter(|(_, view)| inside(view))
-            .max_by_key(|(_, view)| (view.round, view.index))
-        else {
-            // Nobody is in any more, or the group never was: nobody can answer.
+        let mut best: Option<Fold> = None;
+        for (_, view) in views.iter().filter(|(_, view)| inside(view)) {
+            if let Some(fold) = self.log.fold(view.hash)
+                && let Ok(fold) = &*fold
+                && best.as_ref().is_none_or(|best| best.rank() < fold.rank())
+            {
+                best = Some(fold.clone());
+            }
+        }
+        // Nobody is in any more, or the group never was: nobody can answer.
+        let Some(best) = best else {
             return Ok(Settled::Exempt);
         };
-        let alive = |device: DeviceId| {
+        let verdict = missing(&views, &best);
+        let Err(violation) = &verdict else {
+            return Ok(Settled::Yes);
+        };
+        // Who was told that it is out hears the channel no more. Should a log that lists it win, it
+        // may never learn (see the guarantees): counted.
+        let late = nodes
+            .first()
+            .is_some_and(|node| node.at.now > self.patience);
+        if violation.rule == UNREACHED && late {
+            self.mark("oracle-unreached");
+            return Ok(Settled::Exempt);
+        }
+        let alive = |device: &[u8; 32]| {
             nodes
                 .iter()
-                .any(|node| node.at.device == device && !node.killed)
+                .any(|node| node.at.device.0 == *device && !node.killed)
         };
-        let leads = |member: &&chat_core::group::Member| Some(&member.user) == best.leader.as_ref();
-        let leaders: Vec<_> = best
-            .roster
-            .iter()
-            .filter(leads)
-            .map(|member| member.device)
-            .collect();
-        if !leaders.iter().any(|device| alive(*device)) {
-            return Ok(Settled::Exempt);
-        }
-        for device in &leaders {
-            let heir = self
-                .log
-                .fold(best.round, best.index, device.0)
-                .and_then(|fold| fold.heir);
-            if heir.is_some_and(|heir| !alive(DeviceId(heir))) {
-                return Ok(Settled::Exempt);
-            }
-        }
-        // A leader that leaves waits for its successor, which may be gone.
-        let waits = views.iter().any(|(node, view)| {
-            view.mine == Membership::Leaving && leaders.contains(&node.at.device)
-        });
-        if waits && best.roster.iter().any(|member| !alive(member.device)) {
-            return Ok(Settled::Exempt);
-        }
-        let reigning = views
-            .iter()
-            .filter(|(_, view)| view.mine == Membership::Leader)
-            .count();
-        if reigning != 1 {
-            return missing("IG5", format!("{reigning} nodes lead"));
-        }
-        for (node, view) in &views {
-            if node.killed {
-                continue;
-            }
-            let n = node.at.node;
-            let listed = best
-                .roster
+        let living = best.members.keys().filter(|device| alive(device)).count();
+        // A living leader of an available group needs nobody; whoever succeeds, so many.
+        let leads = alive(&best.leader)
+            && best.members.contains_key(&best.leader)
+            && best.heir.is_none_or(|heir| alive(&heir));
+        let wanted = if leads && !best.strict {
+            1
+        } else {
+            best.needed()
+        };
+        // A leader that leaves waits for a successor, who may be gone.
+        let waits = living < 2
+            && views
                 .iter()
-                .any(|member| member.device == node.at.device);
-            let head = (view.round, view.index, &view.leader, &view.roster);
-            let wanted = (best.round, best.index, &best.leader, &best.roster);
-            if view.mine == Membership::Asking {
-                return missing("IG6", format!("node {n} still asks to join"));
-            }
-            if view.mine == Membership::Leaving {
-                return missing("IG6", format!("node {n} is still leaving"));
-            }
-            if inside(view) != listed {
-                return missing(
-                    "IG4",
-                    format!(
-                        "node {n} is {:?}, listed by node {}: {listed}",
-                        view.mine, best_at.at.node
-                    ),
-                );
-            }
-            if listed && head != wanted {
-                return missing(
-                    "IG5",
-                    format!("node {n} is at {head:?}, the head is {wanted:?}"),
-                );
-            }
-            if view.mine == Membership::Leader && !view.requests.is_empty() {
+                .any(|(_, view)| view.mine == Membership::Leaving);
+        if living < wanted || waits {
+            return Ok(Settled::Exempt);
+        }
+        verdict.map(|()| Settled::Yes)
+    }
+}
+
+fn missing(views: &[(&View<'_>, GroupView)], best: &Fold) -> Verdict {
+    let missing = |rule: &'static str, text: String| Err(Violation::new(rule, text));
+    let reigning = views
+        .iter()
+        .filter(|(_, view)| view.mine == Membership::Leader)
+        .count();
+    if reigning != 1 {
+        return missing("IG5", format!("{reigning} nodes lead"));
+    }
+    let mut shown: Option<&GroupView> = None;
+    for (node, view) in views.iter().filter(|(node, _)| !node.killed) {
+        let n = node.at.node;
+        let listed = best.members.contains_key(&node.at.device.0);
+        match view.mine {
+            Membership::Asking => return missing("IG6", format!("node {n} still asks to join")),
+            Membership::Leaving => return missing("IG6", format!("node {n} is still leaving")),
+            Membership::Leader if !view.requests.is_empty() => {
                 return missing("IG6", format!("the leader keeps {:?}", view.requests));
             }
+            Membership::Member | Membership::Leader if !listed => {
+                return missing("IG4", format!("node {n} believes that it is in"));
+            }
+            Membership::Member | Membership::Leader => {}
+            _ if listed => {
+                let text = format!("node {n} is {:?}, the log lists it", view.mine);
+                return missing(UNREACHED, text);
+            }
+            _ => continue,
         }
-        Ok(Settled::Yes)
+        if view.hash != best.hash {
+            let text = format!(
+                "node {n} is at round {} index {}, the head is at round {} index {}",
+                view.round, view.index, best.term.round, best.index
+            );
+            return missing("IG5", text);
+        }
+        if view.unsettled > 0 || !view.hidden.is_empty() {
+            let text = format!(
+                "node {n} keeps {} unsettled, hides {:?}",
+                view.unsettled, view.hidden
+            );
+            return missing("IG5", text);
+        }
+        let first = *shown.get_or_insert(view);
+        if first.roster != view.roster {
+            let text = format!(
+                "node {n} shows {:?}, another {:?}",
+                view.roster, first.roster
+            );
+            return missing("IG5", text);
+        }
     }
+    Ok(())
 }

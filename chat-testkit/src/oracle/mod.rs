@@ -2,8 +2,10 @@
 //! the wire, disks lost. Nothing here shares code with the machines of `chat-core`.
 
 mod always;
+mod certificate;
 mod chain;
 mod delivery;
+pub(crate) mod entry;
 mod groups;
 mod lobby;
 mod order;
@@ -13,6 +15,7 @@ mod sessions;
 mod tests;
 
 use chat_core::channel::Channel;
+use chat_core::effect::RowOp;
 use chat_core::id::{ConvId, DeviceId, GroupId, InviteId, LobbyName, MessageId, UserId};
 use chat_core::time::Timestamp;
 use chat_core::{Endpoint, Event, Transmit};
@@ -156,6 +159,8 @@ pub enum Seen<'a> {
     Queued(&'a Event),
     /// The application was told.
     Event(&'a Event),
+    /// Rows became durable, as one transaction.
+    Stored(&'a [RowOp]),
     /// A frame is handed to the endpoint.
     Arrives(&'a Channel, &'a [u8], bool),
 }
@@ -207,7 +212,7 @@ impl Oracles {
             delivery: Delivery::new(swarm.users.len(), ledger.clone()),
             sessions: Sessions::default(),
             presence: Presence::new(&config.presence, ledger.clone()),
-            groups: Groups::new(ledger),
+            groups: Groups::new(ledger, swarm.calm, (swarm.safety_ms + 900_000) * 1_000),
             order: Order::default(),
             lobby: Lobby::new(lobby),
         }
@@ -227,7 +232,7 @@ impl Oracles {
                 self.lobby.see(at, seen)?;
                 self.presence.see(at, seen)
             }
-            Suite::Groups => {
+            Suite::Groups | Suite::Strict => {
                 self.delivery.see(at, seen)?;
                 self.groups.see(at, seen)
             }
@@ -244,7 +249,7 @@ impl Oracles {
         match self.suite {
             Suite::Delivery | Suite::Sessions => Ok(()),
             Suite::Presence => self.presence.probe(nodes),
-            Suite::Groups => self.groups.probe(nodes),
+            Suite::Groups | Suite::Strict => self.groups.probe(nodes),
         }
     }
 
@@ -263,7 +268,7 @@ impl Oracles {
                 self.lobby.settled(nodes)?;
                 self.presence.settled(nodes)?
             }
-            Suite::Groups => {
+            Suite::Groups | Suite::Strict => {
                 let groups = self.groups.settled(nodes)?;
                 self.delivery.settled(nodes)?;
                 groups
@@ -277,6 +282,11 @@ impl Oracles {
     /// legal reason.
     pub fn exempt(&self) -> (u64, u64) {
         self.delivery.exempt()
+    }
+
+    /// What the log that ends with this entry folds to, by the second judge.
+    pub(crate) fn fold(&mut self, head: entry::Hash) -> Option<certificate::Fold> {
+        self.groups.fold(head)
     }
 
     /// Own marks: what a run must have reached to prove anything.

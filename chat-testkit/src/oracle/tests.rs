@@ -9,7 +9,7 @@ use chat_core::content::Content;
 use chat_core::delivery::{Ack, DeliveryEvent, FailReason, SortKey};
 use chat_core::event::Event;
 use chat_core::hlc::Hlc;
-use chat_core::id::{ConvId, DeviceId, Epoch, InviteId, MessageId, Seq, StreamId, UserId};
+use chat_core::id::{ConvId, Epoch, InviteId, MessageId, Seq, StreamId, UserId};
 use chat_core::identity::Signer as _;
 use chat_core::presence::Status;
 use chat_core::session::{CloseReason, SessionEvent};
@@ -17,7 +17,9 @@ use chat_core::time::Timestamp;
 use chat_core::wire::{self, BoundedStr};
 use chat_core::{Transmit, TransmitId};
 
+use super::chain::Log;
 use super::delivery::Got;
+use super::entry::{Forged, Term};
 use super::{Act, Always, At, Delivery, Order, Presence, Seen, Sessions, Verdict};
 use crate::sim::{FakeSigner, Ledger};
 
@@ -465,21 +467,39 @@ fn ig11_an_outbox_beyond_its_bound_bites() {
 }
 
 #[test]
-fn ig1_two_entries_in_one_place_bite() {
+fn ig1_two_entries_at_one_place_bite_and_junk_says_nothing() {
     let bench = Bench::new();
-    let mut log = super::chain::Log::new(bench.ledger.clone());
     let signer = bench.signer(0);
-    let device: DeviceId = signer.public_key().device();
-    let one = super::chain::forge(&signer, device, 7, b"\x06rename");
-    let two = super::chain::forge(&signer, device, 7, b"\x06RENAME");
-    log.add(&one).unwrap();
-    log.add(&one).unwrap();
-    assert_eq!(rule(log.add(&two)), "IG1");
-    // What its key holder did not sign says nothing (IG12).
-    let mut torn = super::chain::forge(&signer, device, 8, b"\x06rename");
-    torn[0] ^= 1;
-    log.add(&torn).unwrap();
-    assert_eq!(log.len(), 1);
+    let device = signer.public_key().device();
+    let entry = |index: u64, body: &[u8]| {
+        let term = Term {
+            round: 1,
+            majority: true,
+            since: (1, 1, 0),
+            claimant: device.0,
+        };
+        let forged = Forged {
+            group: [9; 32],
+            term,
+            index,
+            prev: [0; 32],
+            author: "ann",
+            code: 9,
+            body,
+        };
+        forged.sign(&signer)
+    };
+    let mut log = Log::new(bench.ledger.clone());
+    let one = log.add(&entry(7, b"rename")).expect("it is signed");
+    log.keep(one).unwrap();
+    log.keep(one).unwrap();
+    let two = log.add(&entry(7, b"RENAME")).expect("it is signed");
+    assert_eq!(rule(log.keep(two)), "IG1");
+    let mut torn = entry(8, b"rename");
+    torn[40] ^= 1;
+    assert_eq!(log.add(&torn), None);
+    assert_eq!(log.add(b"junk"), None);
+    assert!(log.fold(one).is_none(), "what it follows was never seen");
 }
 
 #[test]

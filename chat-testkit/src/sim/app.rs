@@ -125,7 +125,9 @@ impl World {
 
     /// An answer that a leader cannot give now is given again.
     fn ask_again(&mut self, n: usize, result: Option<Result<(), GroupError>>, reaction: Reaction) {
-        if let Some(Err(GroupError::Offline | GroupError::HandingOver)) = result {
+        if let Some(Err(GroupError::Offline | GroupError::HandingOver | GroupError::NoMajority)) =
+            result
+        {
             self.later(n, 2_000, reaction);
         }
     }

@@ -16,6 +16,12 @@ impl Ledger {
         self.contains(&digest(key, message))
     }
 
+    /// True when `signature` is the one that the holder of `key` made over `message`.
+    pub fn made(&self, key: &PublicKey, message: &[u8], signature: &[u8; 64]) -> bool {
+        let digest = digest(key, message);
+        spell(digest).0 == *signature && self.contains(&digest)
+    }
+
     fn contains(&self, digest: &[u64; 2]) -> bool {
         let set = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         set.contains(digest)

@@ -27,27 +27,30 @@ impl Disk {
         self.pending.push_back((id, rows));
     }
 
-    /// An fsync completed for everything up to `upto`; returns the ids that became durable.
-    pub(crate) fn sync(&mut self, upto: PersistId) -> Vec<PersistId> {
+    /// An fsync completed for everything up to `upto`; returns what became durable.
+    pub(crate) fn sync(&mut self, upto: PersistId) -> Vec<(PersistId, Vec<RowOp>)> {
         let mut done = Vec::new();
         while self.pending.front().is_some_and(|(id, _)| *id <= upto) {
             let (id, rows) = self.pending.pop_front().expect("the front was just seen");
-            apply(&mut self.synced, rows);
-            done.push(id);
+            apply(&mut self.synced, &rows);
+            done.push((id, rows));
         }
         done
     }
 
-    /// The process died: the first `keep` pending batches made it, and `torn` rows of the next.
-    pub(crate) fn crash(&mut self, keep: usize, torn: usize) {
+    /// The process died: the first `keep` pending batches made it, which are returned, and `torn`
+    /// rows of the next.
+    pub(crate) fn crash(&mut self, keep: usize, torn: usize) -> Vec<Vec<RowOp>> {
         let mut pending = core::mem::take(&mut self.pending).into_iter();
-        for (_, rows) in pending.by_ref().take(keep) {
+        let kept: Vec<_> = pending.by_ref().take(keep).map(|(_, rows)| rows).collect();
+        for rows in &kept {
             apply(&mut self.synced, rows);
         }
         self.torn = pending.next().map_or(Vec::new(), |(_, rows)| rows);
         // A batch that was written whole is not torn.
         self.torn
             .truncate(torn.min(self.torn.len().saturating_sub(1)));
+        kept
     }
 
     /// The store opens: true when it found a torn batch, and dropped it.
@@ -55,7 +58,7 @@ impl Disk {
         let torn = core::mem::take(&mut self.torn);
         let found = !torn.is_empty();
         if planted("disk-keeps-torn-batches") {
-            apply(&mut self.synced, torn);
+            apply(&mut self.synced, &torn);
         }
         found
     }
@@ -103,14 +106,14 @@ impl Disk {
     }
 }
 
-fn apply(rows: &mut Rows, ops: Vec<RowOp>) {
+fn apply(rows: &mut Rows, ops: &[RowOp]) {
     for op in ops {
         match op {
             RowOp::Put { table, key, value } => {
-                rows.insert((table, key), value);
+                rows.insert((*table, key.clone()), value.clone());
             }
             RowOp::Delete { table, key } => {
-                rows.remove(&(table, key));
+                rows.remove(&(*table, key.clone()));
             }
         }
     }
@@ -134,8 +137,8 @@ mod tests {
         disk.write(PersistId(1), put(b"a"));
         disk.write(PersistId(2), put(b"b"));
         disk.write(PersistId(3), put(b"c"));
-        assert_eq!(disk.sync(PersistId(1)), [PersistId(1)]);
-        disk.crash(1, 0);
+        assert_eq!(disk.sync(PersistId(1)).len(), 1);
+        assert_eq!(disk.crash(1, 0).len(), 1);
         assert!(!disk.recover());
         let keys: Vec<_> = disk.load().map(|row| row.key).collect();
         assert_eq!(keys, ["a", "b"]);
@@ -151,7 +154,7 @@ mod tests {
             value: Bytes::from_static(b"value"),
         };
         disk.write(PersistId(1), vec![value(b"a"), value(b"b")]);
-        disk.crash(0, 9);
+        assert!(disk.crash(0, 9).is_empty());
         assert!(disk.recover());
         assert!(!disk.recover());
         assert_eq!(disk.load().count(), 0);

@@ -107,10 +107,13 @@ impl World {
             format!("n{n} CRASHES, {keep} of {pending} pending batches survive")
         });
         let node = &mut self.nodes[n];
-        node.disk.crash(keep, torn);
+        let kept = node.disk.crash(keep, torn);
         let (conn, client) = (node.conn.take(), node.device_number);
         node.clear_process();
         let life = node.life;
+        for rows in &kept {
+            self.see(n, Seen::Stored(rows));
+        }
         if let Some(conn) = conn {
             // The network notices by a reset, or only after a while.
             let late = if self.net.chance(500) {
@@ -423,8 +426,12 @@ impl World {
             return;
         }
         let done = self.nodes[n].disk.sync(upto);
-        self.nodes[n].durable = done.last().copied().max(self.nodes[n].durable);
-        for id in done {
+        let last = done.last().map(|(id, _)| *id);
+        self.nodes[n].durable = last.max(self.nodes[n].durable);
+        for (_, rows) in &done {
+            self.see(n, Seen::Stored(rows));
+        }
+        for (id, _) in done {
             let life = self.nodes[n].life;
             while let Some((after, _)) = self.nodes[n].held.front()
                 && *after <= id

@@ -12,6 +12,7 @@ mod crypto;
 mod disk;
 mod event;
 mod exec;
+mod forge;
 mod net;
 mod node;
 mod ops;

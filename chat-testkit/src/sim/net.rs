@@ -4,16 +4,11 @@
 use std::rc::Rc;
 
 use chat_core::Transmit;
-use chat_core::channel::{Channel, Class};
-use chat_core::id::{GroupId, UserId};
+use chat_core::channel::Class;
 use chat_core::link::DownReason;
-use chat_core::session::SessionState;
-use chat_core::wire::{self, BoundedStr};
 
 use super::broker::{Frame, Target};
-use super::crypto::FakeSigner;
 use super::event::{Happening, Input, ToBroker};
-use super::swarm::Suite;
 use super::world::{MS, World};
 use crate::oracle::Seen;
 
@@ -310,117 +305,5 @@ impl World {
             self.push_input(self.now + 5 * MS, node, Input::Down(conn, DownReason::Lost));
         }
         self.push(self.now + down_ms * MS, Happening::BrokerUp(broker));
-    }
-
-    /// A frame seen before comes again out of nowhere: as it was, with one bit changed, or on
-    /// another channel.
-    pub(super) fn forge(&mut self, n: usize, pick: u64) {
-        if self.recent.is_empty() {
-            return;
-        }
-        if pick % 4 == 3 {
-            return match self.group {
-                Some(group) if self.swarm.suite == Suite::Presence => {
-                    self.forge_card(n, group, pick)
-                }
-                _ => self.impersonate(n, pick),
-            };
-        }
-        let frame = self.recent[(pick >> 16) as usize % self.recent.len()].clone();
-        let mut forged = Frame::clone(&frame);
-        match pick % 4 {
-            0 => self.mark("sim-replayed"),
-            1 => {
-                let mut bytes = frame.bytes.to_vec();
-                let at = (pick >> 24) as usize % bytes.len();
-                bytes[at] ^= 1 << (pick >> 8 & 7);
-                forged.bytes = bytes.into();
-                self.mark("sim-mutated");
-            }
-            _ => {
-                let other = &self.recent[(pick >> 40) as usize % self.recent.len()];
-                forged.channel = other.channel.clone();
-                self.mark("sim-moved");
-            }
-        }
-        if !self.nodes[n].up {
-            return;
-        }
-        // Only what the endpoint could have got: a channel that it listens to.
-        self.push_input(self.now, n, Input::Forged(Rc::new(forged)));
-    }
-
-    /// A stranger shows a group in the lobby that is not its own.
-    fn forge_card(&mut self, n: usize, group: GroupId, pick: u64) {
-        if !self.nodes[n].up {
-            return;
-        }
-        self.mark("sim-forged-card");
-        let body = wire::presence::GroupCard {
-            group: group.0,
-            name: BoundedStr::truncated("mine now"),
-            leader: BoundedStr::truncated(self.nodes[0].user.as_str()),
-            members: 1,
-            index: 1 + pick % 64,
-            withdrawn: pick & 64 != 0,
-        };
-        let channel = Channel::Lobby(self.lobby.clone());
-        let signer = FakeSigner::new(u64::MAX - pick % 1_000, self.ledger.clone());
-        let stranger = UserId::new("stranger").expect("a plain name");
-        let Ok(bytes) = wire::encode(&body.into(), &stranger, &channel, &signer) else {
-            return;
-        };
-        let frame = Frame {
-            channel,
-            bytes,
-            durable: false,
-            retain: false,
-            expires: u64::MAX,
-            from: n,
-            dedup: None,
-        };
-        self.push_input(self.now, n, Input::Forged(Rc::new(frame)));
-    }
-
-    /// Somebody signs with a key of its own in the name of a user whom `n` knows.
-    fn impersonate(&mut self, n: usize, pick: u64) {
-        let victim = self.nodes[(pick >> 16) as usize % self.nodes.len()]
-            .user
-            .clone();
-        let knows = self.nodes[n].endpoint.as_ref().is_some_and(|endpoint| {
-            matches!(endpoint.session(&victim), SessionState::Active { .. })
-        });
-        if !knows || !self.nodes[n].up {
-            return;
-        }
-        self.mark("sim-impersonated");
-        let me = self.nodes[n].user.clone();
-        let body = wire::session::Request {
-            invite: pick
-                .to_le_bytes()
-                .repeat(2)
-                .try_into()
-                .expect("twice 8 bytes are 16"),
-            secret: [7; 32],
-            to: BoundedStr::truncated(me.as_str()),
-            note: BoundedStr::truncated("it is me"),
-            ttl_ms: 86_400_000,
-            sent_at: self.nodes[n].clock.wall(self.now).0,
-        };
-        let channel = Channel::Inbox(me);
-        let signer = FakeSigner::new(u64::MAX - pick % 1_000, self.ledger.clone());
-        let Ok(bytes) = wire::encode(&body.into(), &victim, &channel, &signer) else {
-            return;
-        };
-        let frame = Frame {
-            channel,
-            bytes,
-            durable: true,
-            retain: false,
-            expires: u64::MAX,
-            from: n,
-            dedup: None,
-        };
-        self.push_input(self.now, n, Input::Forged(Rc::new(frame)));
     }
 }

@@ -4,7 +4,8 @@ use core::time::Duration;
 
 use chat_core::content::Content;
 use chat_core::delivery::SendError;
-use chat_core::id::{ConvId, DeviceId, GroupName, MessageId, TxnId, UserId};
+use chat_core::group::{Membership, Rules};
+use chat_core::id::{ConvId, DeviceId, GroupId, GroupName, MessageId, TxnId, UserId};
 use chat_core::link::LinkState;
 use chat_core::presence::Status;
 use chat_core::session::SessionState;
@@ -384,9 +385,13 @@ impl World {
     fn group_work(&mut self, op: Op) {
         if let Op::CreateGroup { node } = op {
             let name = GroupName::new("ops").expect("a plain name");
+            let rules = match self.swarm.suite {
+                Suite::Strict => Rules::strict(),
+                _ => Rules::default(),
+            };
             self.command(
                 node,
-                |endpoint, now| endpoint.create_group(&name, now),
+                |endpoint, now| endpoint.create_group_with(&name, rules, now),
                 |world, result| {
                     if let Ok(group) = *result {
                         world.group = Some(group);
@@ -397,6 +402,7 @@ impl World {
             return;
         }
         let Some(group) = self.group else { return };
+        let op = self.by_leader(group, op);
         match op {
             Op::Join { node } => {
                 self.group_act(node, Act::Join { group }, |e, now| {
@@ -439,6 +445,34 @@ impl World {
                 });
             }
             _ => {}
+        }
+    }
+
+    /// What only a leader may do is asked of one, where there is one.
+    fn by_leader(&self, group: GroupId, op: Op) -> Op {
+        let leads = |n: &usize| {
+            let endpoint = self.nodes[*n].endpoint.as_ref();
+            let view = endpoint.and_then(|endpoint| endpoint.group(group));
+            view.is_some_and(|view| view.mine == Membership::Leader)
+        };
+        let asked = |node: usize| {
+            let count = self.nodes.len();
+            (0..count)
+                .map(|step| (node + step) % count)
+                .find(leads)
+                .unwrap_or(node)
+        };
+        match op {
+            Op::Kick { node, user } => Op::Kick {
+                node: asked(node),
+                user,
+            },
+            Op::HandOver { node, user } => Op::HandOver {
+                node: asked(node),
+                user,
+            },
+            Op::Rename { node } => Op::Rename { node: asked(node) },
+            op => op,
         }
     }
 

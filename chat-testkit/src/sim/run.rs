@@ -6,7 +6,7 @@ use chat_core::probe;
 
 use super::script::{Script, expand};
 use super::swarm::{Suite, Swarm};
-use super::world::World;
+use super::world::{MS, World};
 use crate::oracle::{Settled, Violation};
 
 /// How long after the last fault everything must have converged: several times the longest
@@ -22,6 +22,8 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// It could not converge, for a legal reason.
     pub exempt: bool,
+    /// How long after the last fault everything had converged, ms; `None` when it could not.
+    pub converged: Option<u64>,
     /// Messages owed to somebody at the end, and those of them that are missing for a legal reason.
     pub owed: (u64, u64),
     /// Events handled.
@@ -46,6 +48,7 @@ pub fn run(suite: Suite, seed: u64, traced: bool) -> Outcome {
 /// Runs an explicit script with the features and randomness of `seed`.
 pub fn run_script(swarm: Swarm, seed: u64, script: Script, traced: bool) -> Outcome {
     drop(probe::take_marks());
+    let safety_ms = swarm.safety_ms;
     let mut world = World::new(seed, swarm, script, traced);
     world.run(LIVENESS_MS);
     let mut marks = core::mem::take(&mut world.marks);
@@ -55,6 +58,8 @@ pub fn run_script(swarm: Swarm, seed: u64, script: Script, traced: bool) -> Outc
     Outcome {
         seed,
         exempt: world.settled == Some(Settled::Exempt),
+        converged: (world.settled == Some(Settled::Yes))
+            .then(|| (world.now / MS).saturating_sub(safety_ms)),
         owed: world.oracles.exempt(),
         steps: world.steps,
         simulated: world.now,
@@ -124,14 +129,21 @@ pub const REQUIRED_MARKS: &[(Suite, &[&str])] = &[
             "sim-full-disk",
         ],
     ),
-    (
-        Suite::Groups,
-        &[
-            "oracle-admitted",
-            "oracle-kicked",
-            "oracle-new-leader",
-            "oracle-join-answered",
-            "oracle-entry-decoded",
-        ],
-    ),
+    (Suite::Groups, GROUP_MARKS),
+    (Suite::Strict, GROUP_MARKS),
+];
+
+const GROUP_MARKS: &[&str] = &[
+    "oracle-admitted",
+    "oracle-kicked",
+    "oracle-new-leader",
+    "oracle-join-answered",
+    "oracle-entry-decoded",
+    "oracle-by-majority",
+    "oracle-canvass",
+    "oracle-forked",
+    "sim-forged-order",
+    "sim-forged-claim",
+    "sim-forged-leave",
+    "sim-forged-refusal",
 ];

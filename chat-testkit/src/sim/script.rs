@@ -106,6 +106,14 @@ pub fn expand(swarm: &Swarm, seed: u64) -> Script {
     setup(swarm, &mut Draw::new(seed, "setup"), &mut script);
     faults(swarm, &mut Draw::new(seed, "faults"), &mut script);
     work(swarm, &mut Draw::new(seed, "work"), &mut script);
+    if swarm.dead {
+        let mut draw = Draw::new(seed, "dead");
+        for node in 0..swarm.users.len() {
+            if draw.chance(350) {
+                script.push((draw.range(1_000, swarm.safety_ms), Op::Kill { node }));
+            }
+        }
+    }
     script.sort_by_key(|(at, _)| *at);
     script
 }
@@ -115,7 +123,7 @@ fn setup(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
     for node in 0..nodes {
         script.push((draw.range(1, 500), Op::Connect { node }));
     }
-    if swarm.suite == Suite::Groups || swarm.suite == Suite::Delivery && nodes > 2 {
+    if swarm.suite.is_groups() || swarm.suite == Suite::Delivery && nodes > 2 {
         script.push((600, Op::CreateGroup { node: 0 }));
         for node in 1..nodes {
             script.push((draw.range(700, 4_000), Op::Join { node }));
@@ -245,7 +253,8 @@ fn work(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
             Suite::Delivery => delivery(swarm, draw, node, other),
             Suite::Sessions => session(swarm, draw, node, other),
             Suite::Presence => presence(draw, node),
-            Suite::Groups => group(swarm, draw, node, other),
+            Suite::Groups | Suite::Strict if swarm.calm => calm(draw, node, nodes),
+            Suite::Groups | Suite::Strict => group(swarm, draw, node, other),
         };
         script.push((at, op));
         if let Op::Request { node, user } = op
@@ -301,6 +310,17 @@ fn presence(draw: &mut Draw, node: usize) -> Op {
         },
         65..80 => Op::Rename { node },
         _ => Op::Drop { node },
+    }
+}
+
+/// Talk, while the last member comes and goes.
+fn calm(draw: &mut Draw, node: usize, nodes: usize) -> Op {
+    match draw.below(100) {
+        0..30 => Op::Disconnect {
+            node: nodes - 1,
+            away: draw.range(100, 60_000),
+        },
+        _ => Op::SendGroup { node },
     }
 }
 

@@ -17,13 +17,26 @@ pub enum Suite {
     Sessions,
     /// Presence and lobbies.
     Presence,
-    /// Leadership and membership.
+    /// Leadership and membership; a few members may take over.
     Groups,
+    /// Leadership and membership; a majority decides.
+    Strict,
 }
 
 impl Suite {
     /// All suites.
-    pub const ALL: [Self; 4] = [Self::Delivery, Self::Sessions, Self::Presence, Self::Groups];
+    pub const ALL: [Self; 5] = [
+        Self::Delivery,
+        Self::Sessions,
+        Self::Presence,
+        Self::Groups,
+        Self::Strict,
+    ];
+
+    /// True for both policies.
+    pub fn is_groups(self) -> bool {
+        matches!(self, Self::Groups | Self::Strict)
+    }
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -32,6 +45,7 @@ impl Suite {
             Self::Sessions => "sessions",
             Self::Presence => "presence",
             Self::Groups => "groups",
+            Self::Strict => "strict",
         }
     }
 }
@@ -80,6 +94,10 @@ pub struct Swarm {
     pub flipped_bits: u32,
     /// Of ten thousand effects, how often a process dies before one, beside the crashes above.
     pub effect_crashes: u32,
+    /// Each node dies for good with p = 0.35.
+    pub dead: bool,
+    /// Nobody fails; one member is away now and then.
+    pub calm: bool,
     /// Per mille of starts whose first fsync fails.
     pub failed_starts: u32,
     /// Steps of a wall clock.
@@ -131,7 +149,7 @@ impl Swarm {
             Suite::Delivery => draw.pick(&[2, 2, 3, 4]),
             Suite::Sessions => draw.pick(&[2, 3, 4, 5]),
             Suite::Presence => draw.pick(&[2, 3, 4]),
-            Suite::Groups => draw.pick(&[2, 3, 4, 5]),
+            Suite::Groups | Suite::Strict => draw.pick(&[3, 3, 4, 4, 5, 5, 6, 7, 9]),
         };
         let mut users: Vec<usize> = (0..count).collect();
         if suite == Suite::Sessions && count >= 4 || suite == Suite::Presence && count == 4 {
@@ -139,7 +157,7 @@ impl Swarm {
             let devices = draw.pick(&[1, 2, 3]);
             users[count + 1 - devices..].fill(0);
         }
-        let two_brokers = draw.chance(250);
+        let two_brokers = draw.chance(if suite.is_groups() { 400 } else { 250 });
         let brokers = (0..count)
             .map(|_| usize::from(two_brokers) & draw.index(2))
             .collect();
@@ -153,7 +171,7 @@ impl Swarm {
         let (loss, dup, late_dup) = (some(&[5, 50, 200]), some(&[10, 100, 300]), some(&[5, 50]));
         let (crashes, kills, pauses) = (some(&[1, 3, 8]), some(&[1, 1, 2]), some(&[1, 3]));
         let (mut rollbacks, mut lost_disks) = (some(&[1, 2]), some(&[1]));
-        if suite == Suite::Groups || suite == Suite::Presence {
+        if suite.is_groups() || suite == Suite::Presence {
             // A device that forgot its promises is another device (reliability 1.2).
             rollbacks = 0;
         }
@@ -171,7 +189,7 @@ impl Swarm {
             Suite::Delivery => draw.pick(&[20, 60, 150]),
             Suite::Sessions => draw.pick(&[6, 15, 40]),
             Suite::Presence => draw.pick(&[6, 20]),
-            Suite::Groups => draw.pick(&[6, 15, 30]),
+            Suite::Groups | Suite::Strict => draw.pick(&[6, 15, 30, 60]),
         };
         let swarm = Self {
             suite,
@@ -195,6 +213,8 @@ impl Swarm {
             flipped_bits: 0,
             effect_crashes: 0,
             failed_starts: 0,
+            dead: false,
+            calm: false,
             wall_steps,
             cuts,
             clogs,
@@ -233,8 +253,10 @@ impl Swarm {
         let failed_starts = some(&[100, 400]);
         // A wall clock set back hides an epoch that was never stored.
         let steps = some(&[2, 4]);
-        if self.suite == Suite::Groups {
-            return self;
+        let dead = self.suite.is_groups() && draw.chance(300);
+        let calm = self.suite.is_groups() && draw.chance(60);
+        if calm {
+            return self.calmed();
         }
         // What replaces a damaged disk is a backup or nothing.
         let replaced = self.rollbacks > 0 || self.lost_disks > 0;
@@ -243,11 +265,38 @@ impl Swarm {
             effect_crashes,
             flipped_bits: if replaced { flipped_bits } else { 0 },
             failed_starts,
+            dead,
             wall_steps: if self.suite == Suite::Presence {
                 steps.max(self.wall_steps)
             } else {
                 self.wall_steps
             },
+            ..self
+        }
+    }
+
+    /// No fault but that one member, not the leader, is away now and then (IG9).
+    fn calmed(self) -> Self {
+        Self {
+            calm: true,
+            // Three hops of a slow network are longer than the wait for a succession.
+            delay_ms: self.delay_ms.min(50),
+            loss: 0,
+            dup: 0,
+            late_dup: 0,
+            reorder: false,
+            crashes: 0,
+            kills: 0,
+            pauses: 0,
+            lost_disks: 0,
+            bad_disks: 0,
+            wall_steps: 0,
+            cuts: 0,
+            clogs: 0,
+            drops: 0,
+            broker_restarts: 0,
+            bridge_cuts: 0,
+            forgeries: 0,
             ..self
         }
     }

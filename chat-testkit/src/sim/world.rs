@@ -15,7 +15,7 @@ use chat_core::time::Timestamp;
 use super::broker::{Broker, Frame};
 use super::clock::NodeClock;
 use super::crypto::{FakeSigner, FakeVerifier, Ledger};
-use super::event::{Happening, Input, Timed};
+use super::event::{Happening, Input, Reaction, Timed};
 use super::node::Node;
 use super::rng::Draw;
 use super::script::Script;
@@ -301,10 +301,25 @@ impl World {
                 rows: node.disk.synced(),
             })
             .collect();
+        let waiting: Vec<_> = views
+            .iter()
+            .filter(|_| !self.faulty && now / PROBE % 16 == 0)
+            .filter_map(|view| Some((view.at.node, view.endpoint?.group(self.group?)?)))
+            .flat_map(|(node, view)| {
+                view.requests
+                    .into_iter()
+                    .map(move |one| (node, one.request))
+            })
+            .collect();
         let verdict = self.oracles.probe(&views);
         let settled = (!self.faulty).then(|| self.oracles.settled(&views));
         drop(views);
         self.judge(verdict);
+        // Whoever leads looks at its list of requests now and then.
+        for (node, request) in waiting {
+            let group = self.group.expect("requests are of the group");
+            self.later(node, 500, Reaction::Approve(group, request));
+        }
         match settled {
             Some(Ok(settled)) => self.settled = Some(settled),
             Some(Err(missing)) => self.unsettled = Some(missing),
