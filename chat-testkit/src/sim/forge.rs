@@ -208,7 +208,8 @@ impl World {
             0 => ("sim-forged-order", fold.term, 2, victim),
             1 => ("sim-forged-order", next(reign, true), 2, victim),
             // A claim by nobody, by a stranger, by oneself twice, of a majority that is none.
-            2 => ("sim-forged-claim", next(reign + 1, false), 5, vec![2]),
+            // In a group of two one suffices, and the claim would hold.
+            2 if fold.needed() > 1 => ("sim-forged-claim", next(reign + 1, false), 5, vec![2]),
             3 => {
                 let certificate = [&[2][..], &support(&stranger, reign + 1)].concat();
                 ("sim-forged-claim", next(reign + 1, false), 5, certificate)
