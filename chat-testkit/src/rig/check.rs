@@ -173,7 +173,12 @@ pub fn check(history: &[Entry]) -> Verdict {
             Note::Shown { conv, from, n } => {
                 shown.entry((conv, who)).or_default().push((from, *n));
             }
-            Note::Over | Note::Member { .. } | Note::Up | Note::Down | Note::Stopped => {}
+            Note::Over
+            | Note::Member { .. }
+            | Note::Leads { .. }
+            | Note::Up
+            | Note::Down
+            | Note::Stopped => {}
         }
     }
     fates(&mut verdict, &messages, &members, &shown);

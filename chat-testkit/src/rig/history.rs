@@ -73,6 +73,17 @@ pub enum Note {
         /// Which.
         n: u64,
     },
+    /// It sees a group led by somebody.
+    Leads {
+        /// The group's conversation.
+        conv: String,
+        /// Who.
+        leader: String,
+        /// The round of the term.
+        round: u64,
+        /// How many members it sees.
+        members: usize,
+    },
     /// It stops by itself, because its store failed.
     Stopped,
     /// The fault of a round is over; written by the rig. `who` is the client that it was about, or
@@ -116,6 +127,12 @@ impl fmt::Display for Note {
             } => write!(f, "received {conv} {from} {n} {pos} {again}"),
             Self::Gap { conv, count } => write!(f, "gap {conv} {count}"),
             Self::Shown { conv, from, n } => write!(f, "shown {conv} {from} {n}"),
+            Self::Leads {
+                conv,
+                leader,
+                round,
+                members,
+            } => write!(f, "leads {conv} {leader} {round} {members}"),
             Self::Stopped => f.write_str("stopped"),
             Self::Over => f.write_str("over"),
         }
@@ -159,6 +176,12 @@ impl FromStr for Note {
                 conv: (*conv).to_owned(),
                 from: (*from).to_owned(),
                 n: number(n)?,
+            },
+            ["leads", conv, leader, round, members] => Self::Leads {
+                conv: (*conv).to_owned(),
+                leader: (*leader).to_owned(),
+                round: number(round)?,
+                members: members.parse().map_err(|_| bad())?,
             },
             ["stopped"] => Self::Stopped,
             ["over"] => Self::Over,

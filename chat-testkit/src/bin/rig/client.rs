@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::BufRead;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chat_client::transport::Connector;
-use chat_client::{Client, Event, EventStream, Identity, SendError};
+use chat_client::{Client, Event, EventStream, Identity, Room, SendError};
 use chat_core::config::Config;
 use chat_core::delivery::{DeliveryEvent, TimelineItem};
+use chat_core::group::GroupEvent;
 use chat_core::id::{ConvId, GroupId, GroupName, MessageId, TxnId, UserId};
 use chat_core::identity::DeviceKey;
 use chat_core::link::LinkState;
@@ -57,6 +59,7 @@ fn config() -> Config {
     // More than this, and a broker that keeps every copy drowns its readers in them.
     config.delivery.retransmit_rate = 100;
     config.delivery.max_outbox = 20_000;
+    config.group = config.group.with_beat(Duration::from_millis(200));
     config.budget.frames_per_second = 20_000;
     config.budget.burst = 40_000;
     config
@@ -99,6 +102,10 @@ struct Shared {
     client: Client,
     name: String,
     convs: Mutex<BTreeMap<ConvId, usize>>,
+    /// Who leads each group, in which round, and how many are in it.
+    led: Mutex<BTreeMap<GroupId, (String, u64, usize)>>,
+    /// Only looks on: it answers for no conversation.
+    guest: AtomicBool,
     mine: Mutex<BTreeMap<MessageId, u64>>,
     pause: watch::Sender<Duration>,
     reading: watch::Sender<bool>,
@@ -138,6 +145,8 @@ pub(super) async fn run(orders: Orders, connector: impl Connector) -> ExitCode {
         client,
         name: orders.name,
         convs: Mutex::default(),
+        led: Mutex::default(),
+        guest: AtomicBool::default(),
         mine: Mutex::default(),
         pause: watch::Sender::new(orders.pause),
         reading: watch::Sender::new(true),
@@ -179,6 +188,22 @@ async fn look_around(shared: &Shared) {
         if users.contains(shared.client.user()) {
             open.push((view.group.into(), users.len()));
         }
+        if let Some(leader) = &view.leader {
+            let now = (leader.to_string(), view.round, users.len());
+            if lock(&shared.led).insert(view.group, now.clone()).as_ref() != Some(&now) {
+                let (leader, round, members) = now;
+                let conv = ConvId::from(view.group).to_string();
+                say(&Note::Leads {
+                    conv,
+                    leader,
+                    round,
+                    members,
+                });
+            }
+        }
+    }
+    if shared.guest.load(Ordering::Relaxed) {
+        return;
     }
     for (conv, members) in open {
         if lock(&shared.convs).insert(conv, members) != Some(members) {
@@ -233,6 +258,12 @@ async fn listen(shared: Arc<Shared>, mut events: EventStream) {
             Event::Delivery(DeliveryEvent::Failed { id, .. }) => {
                 let n = lock(&shared.mine).get(&id).copied().unwrap_or_default();
                 say(&Note::Failed { n });
+            }
+            Event::Group(GroupEvent::LeadOffered { group, .. }) => {
+                if let Ok(Some(room)) = shared.client.group(group).await {
+                    // The offer may be off by now.
+                    room.answer_offer(true).await.ok();
+                }
             }
             Event::Session(_) | Event::Group(_) => look_around(&shared).await,
             Event::Link(state) => {
@@ -369,6 +400,22 @@ async fn obey(shared: &Shared, store: &Disk, bursts: mpsc::Sender<Burst>) {
                 let asked = shared.client.join(group).send().await;
                 asked.expect("joining can be asked for");
             }
+            ["knock", group] => {
+                shared.guest.store(true, Ordering::Relaxed);
+                let group = GroupId(unhex(group).expect("the rig writes what we told it"));
+                let asked = shared.client.join(group).send().await;
+                asked.expect("joining can be asked for");
+            }
+            ["leave", group] => {
+                let room = room(shared, group).await;
+                let leave = room.leave().await.expect("there is a successor");
+                leave.commit().await.expect("leaving is possible");
+            }
+            ["pass", group, to] => {
+                let to = UserId::new(to).expect("names of the rig are valid");
+                // The next round asks whoever leads then.
+                room(shared, group).await.hand_over(&to).await.ok();
+            }
             ["pause", micros] => {
                 let micros = micros.parse().expect("a number");
                 shared.pause.send_replace(Duration::from_micros(micros));
@@ -387,6 +434,12 @@ async fn obey(shared: &Shared, store: &Disk, bursts: mpsc::Sender<Burst>) {
             _ => eprintln!("what is {line:?}?"),
         }
     }
+}
+
+async fn room(shared: &Shared, group: &str) -> Room {
+    let group = GroupId(unhex(group).expect("the rig writes what we told it"));
+    let room = shared.client.group(group).await;
+    room.expect("the client runs").expect("it is in the group")
 }
 
 /// Every timeline, as it is stored.

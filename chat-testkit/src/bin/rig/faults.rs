@@ -7,6 +7,7 @@ use chat_testkit::proxy::{Direction, Line};
 use chat_testkit::rig::Note;
 
 use super::cell::Setup;
+use super::lead;
 use super::world::{Failure, World};
 
 /// A kind of fault.
@@ -59,6 +60,10 @@ pub(super) const FAULTS: &[Fault] = &[
     fault("overflow", 1, Tight, overflow, "10,000 messages for somebody who is away, and queues are short"),
     fault("broker-disk", 10, Durable, broker_disk, "the broker's disk runs full, then it is killed"),
     fault("bridge", 10, Bridged, bridge, "the line between two bridged brokers breaks"),
+    fault("lead-kill", 100, Durable, lead::kill, "the group's leader is killed with -9"),
+    fault("lead-pass", 50, Durable, lead::pass, "the leader hands over to another member"),
+    fault("lead-leave", 20, Durable, lead::leave, "the leader leaves, and joins again"),
+    fault("lead-split", 3, Bridged, lead::split, "two bridged brokers part until both halves have a leader"),
 ];
 
 fn kill(world: &mut World) -> Result<(), Failure> {

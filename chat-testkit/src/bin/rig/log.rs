@@ -27,6 +27,18 @@ pub(super) struct Known {
     pub(super) told: u64,
     /// Connected and caught up.
     pub(super) up: bool,
+    /// Who it says leads the group.
+    pub(super) led: Option<Led>,
+}
+
+/// What a client says of the group's leader.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Led {
+    pub(super) by: String,
+    pub(super) round: u64,
+    pub(super) members: usize,
+    /// Since when, in microseconds of the wall clock.
+    pub(super) at: u64,
 }
 
 /// Lines of different processes come in any order: it may be told before it is known to be sent.
@@ -105,6 +117,24 @@ impl Log {
             }
             Note::Member { conv, members } => {
                 self.known(who).convs.insert(conv.clone(), *members);
+            }
+            Note::Leads {
+                leader,
+                round,
+                members,
+                ..
+            } => {
+                let led = &mut self.known(who).led;
+                let same = led
+                    .as_ref()
+                    .filter(|led| led.by == *leader && led.round == *round);
+                let at = same.map_or(*at, |led| led.at);
+                *led = Some(Led {
+                    by: leader.clone(),
+                    round: *round,
+                    members: *members,
+                    at,
+                });
             }
             Note::Up => self.known(who).up = true,
             Note::Down | Note::Stopped | Note::Begin => self.known(who).up = false,

@@ -8,6 +8,7 @@ mod client;
 mod crew;
 mod disk;
 mod faults;
+mod lead;
 mod log;
 mod world;
 
@@ -172,6 +173,7 @@ struct Total {
     broker_kills: u64,
     client_kills: u64,
     memory: (u64, u64),
+    failovers: Vec<u64>,
     failed: bool,
 }
 
@@ -197,6 +199,7 @@ fn run(options: &Options) -> ExitCode {
         broker_kills,
         client_kills,
         memory,
+        failovers,
         failed,
     } = total;
     println!(
@@ -209,6 +212,9 @@ fn run(options: &Options) -> ExitCode {
         memory.0 >> 10,
         memory.1 >> 10,
     );
+    if !failovers.is_empty() {
+        println!("{}", lead::summary(failovers));
+    }
     println!(
         "recovery p50={} ms p99={} ms max={} ms over {} faults ({} overtaken by the next)",
         verdict.recovery(50) / 1_000,
@@ -274,6 +280,9 @@ fn try_fault(
         outcome.memory.0 >> 10,
         outcome.memory.1 >> 10,
     );
+    if !outcome.failovers.is_empty() {
+        println!("    {}", lead::summary(outcome.failovers.clone()));
+    }
     for problem in &verdict.problems {
         println!("    {problem}");
     }
@@ -285,5 +294,6 @@ fn try_fault(
     total.client_kills += outcome.client_kills;
     total.memory.0 = total.memory.0.max(outcome.memory.0);
     total.memory.1 = total.memory.1.max(outcome.memory.1);
+    total.failovers.extend(outcome.failovers);
     total.verdict.add(verdict);
 }

@@ -32,11 +32,16 @@ pub(super) struct World {
     pub(super) draw: Draw,
     pub(super) broker_kills: u64,
     pub(super) client_kills: u64,
+    /// Microseconds until everybody who was left saw a new leader.
+    pub(super) failovers: Vec<u64>,
+    /// The group, as clients are told it.
+    pub(super) group: String,
     broker_peak: u64,
     /// For everybody to hear something new once a fault is over, and for everything to arrive at
     /// the end.
-    patience: Duration,
-    _folder: TempDir,
+    pub(super) patience: Duration,
+    kind: Kind,
+    folder: TempDir,
 }
 
 /// What a world came to.
@@ -44,6 +49,8 @@ pub(super) struct Outcome {
     pub(super) verdict: Verdict,
     pub(super) broker_kills: u64,
     pub(super) client_kills: u64,
+    /// Microseconds until everybody who was left saw a new leader.
+    pub(super) failovers: Vec<u64>,
     /// The most memory of the broker and of one client, in KiB.
     pub(super) memory: (u64, u64),
     /// Why it could not be brought to its end.
@@ -93,9 +100,12 @@ impl World {
             draw,
             broker_kills: 0,
             client_kills: 0,
+            failovers: Vec::new(),
+            group: String::new(),
             broker_peak: 0,
             patience: options.patience,
-            _folder: folder,
+            kind,
+            folder,
         };
         if let Err(error) = world.introduce() {
             return Err(format!("{error}\n{}", world.complaints()).into());
@@ -119,6 +129,7 @@ impl World {
             group.is_some()
         })?;
         let group = group.expect("it was waited for");
+        self.group.clone_from(&group);
         for at in 1..count {
             self.mates[at].order(&format!("join {group}"));
             for peer in 0..at {
@@ -134,6 +145,20 @@ impl World {
                 })
             })?;
         Ok(())
+    }
+
+    /// One more client, who only looks on; it reaches the broker at the far end of a bridge.
+    pub(super) fn add_guest(&mut self, name: &str) -> Result<&mut Mate, Failure> {
+        let far = self.bridged.as_ref().map(|(other, _)| other.address());
+        let url = self.kind.url(far.unwrap_or_else(|| self.broker.address()));
+        let folder = self.folder.path().to_owned();
+        let mut mate = Mate::new(name, url, folder, self.log.clone());
+        mate.start()?;
+        self.log.wait("a guest up", ANSWER, |log| {
+            log.clients.get(name).is_some_and(|known| known.up)
+        })?;
+        self.mates.push(mate);
+        Ok(self.mates.last_mut().expect("it was just added"))
     }
 
     /// Everybody talks, with this pause between two messages.
@@ -210,6 +235,7 @@ impl World {
             verdict,
             broker_kills: self.broker_kills,
             client_kills: self.client_kills,
+            failovers: self.failovers,
             memory: (self.broker_peak, clients.unwrap_or_default()),
             failed,
         }
