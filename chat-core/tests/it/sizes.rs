@@ -18,13 +18,15 @@ fn size(channel: &Channel, body: impl Into<Body>) -> usize {
 }
 
 fn message(seq: u64) -> delivery::Message {
-    let body = Content::text("x".repeat(64)).encode(CONV).unwrap();
+    let body = Content::text("x".repeat(64))
+        .encode(CONV)
+        .expect("a golden body encodes");
     delivery::Message {
         seq,
         hlc: EPOCH << 16,
         ttl_ms: 30 * 86_400_000,
         deps: BoundedVec::default(),
-        body: BoundedBytes::try_from(body).unwrap(),
+        body: BoundedBytes::try_from(body).expect("a golden body encodes"),
     }
 }
 

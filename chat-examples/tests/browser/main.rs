@@ -280,6 +280,12 @@ fn a_group_whose_leader_lets_people_in() {
 
 /// Everybody is in the group that the first of them made.
 async fn group_of(leader: &Page, others: &[(&Page, &str)]) {
+    // The list stands still once everybody is in it, the bot too.
+    let all = format!(
+        "document.querySelectorAll('[data-person]').length >= {}",
+        others.len() + 1
+    );
+    leader.until("everybody", &all).await;
     leader.click("#group-name").await;
     leader.type_text("ops").await;
     leader.key("Enter", 13).await;
@@ -297,9 +303,6 @@ async fn group_of(leader: &Page, others: &[(&Page, &str)]) {
 fn a_group_whose_leader_is_gone_shows_who_leads_now_and_why() {
     run(async {
         let (stage, [ann, bob, carol]) = cast(["ann", "bob", "carol"]).await;
-        // The list stands still once everybody is in it.
-        let all = "document.querySelectorAll('[data-person]').length >= 3";
-        ann.until("everybody", all).await;
         group_of(&ann, &[(&bob, "bob"), (&carol, "carol")]).await;
         for page in [&ann, &bob, &carol] {
             let badge = "document.querySelector('[data-leader]')?.dataset.leader === 'ann'";

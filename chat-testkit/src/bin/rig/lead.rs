@@ -60,10 +60,9 @@ impl World {
         self.log.wait("another leader", self.patience, |log| {
             let rest = log.clients.iter().filter(|(name, _)| **name != old.by);
             let led: Vec<_> = rest.map(|(_, known)| known.led.as_ref()).collect();
-            let newer = |led: &&Led| led.by != old.by && led.round > old.round;
+            let newer = |led: &Led| led.by != old.by && led.round > old.round;
             last = led.iter().flatten().map(|led| led.at).max().unwrap_or(0);
-            led.iter()
-                .all(|led| led.as_ref().is_some_and(|led| newer(led)))
+            led.iter().all(|led| led.is_some_and(newer))
         })?;
         self.failovers.push(last.saturating_sub(start));
         Ok(())
