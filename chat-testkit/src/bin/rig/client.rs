@@ -397,8 +397,11 @@ async fn obey(shared: &Shared, store: &Disk, bursts: mpsc::Sender<Burst>) {
             }
             ["join", group] => {
                 let group = GroupId(unhex(group).expect("the rig writes what we told it"));
-                let asked = shared.client.join(group).send().await;
-                asked.expect("joining can be asked for");
+                // Who has just left may not know yet that it is out. The rig waits for the outcome.
+                while let Err(error) = shared.client.join(group).send().await {
+                    eprintln!("{error}");
+                    tokio::time::sleep(FULL).await;
+                }
             }
             ["knock", group] => {
                 shared.guest.store(true, Ordering::Relaxed);
