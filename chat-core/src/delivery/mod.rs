@@ -334,7 +334,9 @@ impl Delivery {
         }
         self.pump(conv, now);
         if self.up && fresh && self.owing.contains(&conv) {
-            self.set_dues(conv, |dues| dues.hello = Some(now.mono));
+            // Another machine's wake may open it, after ours: nothing may be due at once then.
+            let soon = now.mono + core::time::Duration::from_micros(1);
+            self.set_dues(conv, |dues| dues.hello = Some(soon));
         }
     }
 

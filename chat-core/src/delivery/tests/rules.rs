@@ -377,6 +377,23 @@ fn s15_a_closed_conversation_fails_what_it_owes_and_opens_again_without_reuse() 
 }
 
 #[test]
+fn s11_what_another_wake_opens_is_greeted_at_the_next_and_not_at_once() {
+    let mut net = net(2);
+    net.send(0, "0:1");
+    net.commit_all();
+    net.wire.clear();
+    net.nodes[0].routes.clear();
+    net.crash(0);
+    net.commit_all();
+    net.nodes[0].machine.handle_timeout(net.now);
+    net.open(0, &[0, 1], 0, 0);
+    let due = net.nodes[0].machine.poll_timeout();
+    assert!(due.is_some_and(|due| due > net.now.mono), "{due:?}");
+    net.settle();
+    assert_eq!(logs(&net, 1), ["0:1"]);
+}
+
+#[test]
 fn s5_reading_in_a_closed_conversation_is_told_to_nobody() {
     let mut net = net(2);
     net.send(0, "0:1");
