@@ -480,11 +480,13 @@ impl Groups {
         } else {
             best.needed()
         };
-        // A leader that leaves waits for a successor, who may be gone.
+        // A leader that leaves, or that a kick names (R8), waits for a successor, who may be gone.
         let waits = living < 2
-            && views
-                .iter()
-                .any(|(_, view)| view.mine == Membership::Leaving);
+            && views.iter().any(|(_, view)| {
+                let caretaker = view.mine == Membership::Leader && view.unsettled > 0;
+                let alone = late && caretaker && best.members.len() > 1;
+                view.mine == Membership::Leaving || alone
+            });
         if living < wanted || waits {
             return Ok(Settled::Exempt);
         }
