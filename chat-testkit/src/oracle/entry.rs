@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 const DOMAIN: &[u8] = b"chat/v1/group-entry\0";
 const SIGNATURE: usize = 64;
 
+/// Round, majority, place of the admission (the earlier the greater), claimant.
+type Rank = (u64, bool, Reverse<(u64, u64, u8)>, [u8; 32]);
+
 /// The hash of an entry.
 pub(crate) type Hash = [u8; 32];
 /// Tells the memberships of one device apart.
@@ -30,7 +33,7 @@ pub(crate) struct Term {
 
 impl Term {
     /// Greater terms win.
-    pub(crate) fn rank(&self) -> (u64, bool, Reverse<(u64, u64, u8)>, [u8; 32]) {
+    pub(crate) fn rank(&self) -> Rank {
         (
             self.round,
             self.majority,

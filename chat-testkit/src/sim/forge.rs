@@ -280,7 +280,7 @@ impl World {
             frames::Entries {
                 group: group.0,
                 head: fold.index + 1,
-                entries: BoundedVec::take_from([bytes.try_into().ok()?].into_iter()),
+                entries: BoundedVec::take_from([bytes.try_into().ok()?]),
             }
             .into(),
         )

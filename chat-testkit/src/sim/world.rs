@@ -303,7 +303,7 @@ impl World {
             .collect();
         let waiting: Vec<_> = views
             .iter()
-            .filter(|_| !self.faulty && now / PROBE % 16 == 0)
+            .filter(|_| !self.faulty && (now / PROBE).is_multiple_of(16))
             .filter_map(|view| Some((view.at.node, view.endpoint?.group(self.group?)?)))
             .flat_map(|(node, view)| {
                 view.requests

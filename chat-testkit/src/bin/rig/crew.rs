@@ -21,6 +21,8 @@ pub(super) struct Mate {
     pub(super) folder: PathBuf,
     pub(super) flaws: Flaws,
     pub(super) pause: Duration,
+    /// At the other of two bridged brokers.
+    pub(super) far: bool,
     /// The most memory that any life of it used, in KiB.
     pub(super) peak: u64,
     log: Shared,
@@ -42,6 +44,7 @@ impl Mate {
             folder,
             flaws: Flaws::default(),
             pause: Duration::ZERO,
+            far: false,
             peak: 0,
             log,
             life: None,

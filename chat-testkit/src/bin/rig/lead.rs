@@ -111,6 +111,13 @@ pub(super) fn leave(world: &mut World) -> Result<(), Failure> {
     let order = format!("leave {}", world.group);
     world.mates[at].order(&order);
     world.succeeded(&led, start)?;
+    // It leads no more; it is out a little later.
+    let left = world.mates.len() - 1;
+    world.log.wait("a leave", world.patience, |log| {
+        let rest = log.clients.iter().filter(|(name, _)| **name != led.by);
+        let mut rest = rest.map(|(_, known)| known.led.as_ref());
+        rest.all(|now| now.is_some_and(|now| now.members == left))
+    })?;
     let order = format!("join {}", world.group);
     world.mates[at].order(&order);
     world.agree()?;
@@ -126,9 +133,9 @@ pub(super) fn split(world: &mut World) -> Result<(), Failure> {
         .ok_or("the brokers are not bridged")?;
     between.set(Line::Dead);
     // Whoever is on the leader's side keeps it; the others are at the other broker.
-    let others = world.mates.iter().enumerate();
-    let others = others.filter(|(one, _)| one % 2 != at % 2);
-    let others: Vec<_> = others.map(|(_, mate)| mate.name.clone()).collect();
+    let side = world.mates[at].far;
+    let others = world.mates.iter().filter(|mate| mate.far != side);
+    let others: Vec<_> = others.map(|mate| mate.name.clone()).collect();
     world
         .log
         .wait("a leader of the other half", world.patience, |log| {

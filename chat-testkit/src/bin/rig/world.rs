@@ -79,14 +79,13 @@ impl World {
             None
         };
         for (at, name) in names.iter().enumerate() {
-            let nearest = match &bridged {
-                Some((other, _)) if at % 2 == 1 => other.address(),
-                _ => broker.address(),
-            };
+            let other = bridged.as_ref().filter(|_| at % 2 == 1);
+            let nearest = other.map_or(broker.address(), |(other, _)| other.address());
             let proxy = runtime.block_on(Proxy::start(nearest))?;
             let url = kind.url(proxy.address());
             let mut mate = Mate::new(name, url, folder.path().to_owned(), log.clone());
             mate.flaws = options.flaws.clone();
+            mate.far = other.is_some();
             mate.start()?;
             mates.push(mate);
             proxies.push(proxy);
@@ -153,6 +152,7 @@ impl World {
         let url = self.kind.url(far.unwrap_or_else(|| self.broker.address()));
         let folder = self.folder.path().to_owned();
         let mut mate = Mate::new(name, url, folder, self.log.clone());
+        mate.far = far.is_some();
         mate.start()?;
         self.log.wait("a guest up", ANSWER, |log| {
             log.clients.get(name).is_some_and(|known| known.up)
