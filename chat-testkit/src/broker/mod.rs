@@ -179,12 +179,21 @@ impl Broker {
         }
     }
 
-    /// Lets it stand still (SIGSTOP): its connections stay open and nothing moves.
+    /// Lets it stand still (SIGSTOP): its connections stay open and nothing moves. Returns when all
+    /// its threads stand, where the system tells.
     ///
     /// # Errors
-    /// When the signal could not be sent.
+    /// When the signal could not be sent, or some thread still runs after a while.
     pub fn freeze(&self) -> std::io::Result<()> {
-        self.signal("STOP")
+        self.signal("STOP")?;
+        let end = Instant::now() + DEADLINE;
+        while !self.pid().is_none_or(stands_still) {
+            if Instant::now() > end {
+                return Err(std::io::ErrorKind::TimedOut.into());
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     /// Lets it go on (SIGCONT).
@@ -299,4 +308,16 @@ pub fn free_port() -> std::io::Result<u16> {
         }
     }
     Err(std::io::Error::other("no port is free"))
+}
+/// True when every thread of a process is stopped, or where the system does not tell.
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        // A thread that is gone by now does not run either.
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        state.is_none_or(|state| state.starts_with('T'))
+    })
 }
