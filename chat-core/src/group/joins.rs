@@ -40,13 +40,18 @@ impl Group {
     pub(super) fn shown_requests(&self) -> Vec<JoinRequest> {
         let mut all: Vec<_> = self.joins.iter().collect();
         all.sort_by_key(|(request, waiting)| (waiting.since, **request));
-        let mut shown: BTreeMap<&UserId, ()> = BTreeMap::new();
-        all.retain(|(_, w)| !w.granted && shown.insert(&w.user, ()).is_none());
+        let mut devices: BTreeMap<&UserId, usize> = BTreeMap::new();
+        all.retain(|(_, w)| {
+            let count = devices.entry(&w.user).or_default();
+            *count += usize::from(!w.granted);
+            !w.granted && *count == 1
+        });
         all.into_iter()
             .map(|(request, waiting)| JoinRequest {
                 request: *request,
                 user: waiting.user.clone(),
                 note: waiting.note.clone(),
+                devices: devices[&waiting.user],
             })
             .collect()
     }

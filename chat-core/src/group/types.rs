@@ -119,6 +119,9 @@ pub struct JoinRequest {
     pub user: UserId,
     /// In their words.
     pub note: String,
+    /// How many of their devices wait; an approval lets them all in (G14). An event counts those
+    /// that were there when it was told, the view of the group counts on.
+    pub devices: usize,
 }
 
 /// Who may take over a group whose leader is silent. Chosen when it is created, for good.

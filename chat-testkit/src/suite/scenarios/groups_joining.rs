@@ -182,7 +182,10 @@ pub async fn g14_the_devices_of_one_person_get_in_together<W: World>(s: &mut Sta
     s.knock(phone, group).await;
     s.knock(laptop, group).await;
     let request = s.knocked(alice, group, phone).await;
-    s.world.wait(Duration::from_millis(1_500)).await;
+    s.looks(alice, group, "for which two devices wait", |view| {
+        view.requests.iter().any(|one| one.devices == 2)
+    })
+    .await;
     s.ask(alice, Command::Approve(group, request)).await;
     s.joined(phone, group).await;
     s.joined(laptop, group).await;
