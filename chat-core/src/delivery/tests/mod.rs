@@ -14,5 +14,10 @@ use crate::time::UnixMillis;
 use crate::wire::Body;
 
 mod chaos;
+mod expiry;
+mod members;
 mod net;
-mod rules;
+mod receiving;
+mod restarts;
+mod sending;
+mod short;

@@ -469,16 +469,25 @@ impl Net {
         self.drain(frame.to);
     }
 
+    pub(super) fn hand_over_first(&mut self) {
+        let frame = self.wire.remove(0);
+        self.hand_over(&frame);
+    }
+
+    /// Everything that is on its way and what it leads to arrives, in order; then time passes.
+    pub(super) fn round(&mut self, by: Duration) {
+        self.commit_all();
+        while !self.wire.is_empty() {
+            self.hand_over_first();
+            self.commit_all();
+        }
+        self.pass(by);
+    }
+
     /// Everything arrives, in order, until nothing moves for a while.
     pub(super) fn settle(&mut self) {
         for _ in 0..400 {
-            self.commit_all();
-            while !self.wire.is_empty() {
-                let frame = self.wire.remove(0);
-                self.hand_over(&frame);
-                self.commit_all();
-            }
-            self.pass(Duration::from_millis(250));
+            self.round(Duration::from_millis(250));
         }
         self.commit_all();
     }

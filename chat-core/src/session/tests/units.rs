@@ -447,12 +447,7 @@ fn s3_an_acceptance_is_not_given_up_while_nobody_can_answer() {
         let state = sessions.state(&user("peer"));
         matches!(state, SessionState::Active { .. })
     };
-    let mut sessions = machine(SessionConfig::default());
-    let peer = sender("peer", 2);
-    sessions.handle_frame(&peer, &request(7).into(), now());
-    sessions
-        .accept(InviteId([7; 16]), now())
-        .expect("it stands");
+    let (mut sessions, peer) = accepted(SessionConfig::default());
     sessions.handle_down(now());
     // The requester confirms at once; we are away for longer than a request stands.
     let week = Duration::from_millis(9 * DAY);
@@ -478,12 +473,7 @@ fn s3_an_acceptance_is_not_given_up_while_nobody_can_answer() {
 
 #[test]
 fn s3_an_acceptance_that_nobody_answers_is_given_up() {
-    let mut sessions = machine(SessionConfig::default());
-    let peer = sender("peer", 2);
-    sessions.handle_frame(&peer, &request(7).into(), now());
-    sessions
-        .accept(InviteId([7; 16]), now())
-        .expect("it stands");
+    let (mut sessions, peer) = accepted(SessionConfig::default());
     sessions.handle_down(now());
     let week = Duration::from_millis(9 * DAY);
     sessions.handle_up(later(week));
@@ -498,12 +488,7 @@ fn s3_an_acceptance_that_nobody_answers_is_given_up() {
 /// The requester opened the session, its only confirmation was lost, and then it was away.
 #[test]
 fn s3_the_requester_is_told_of_an_acceptance_that_was_given_up() {
-    let mut sessions = machine(SessionConfig::default());
-    let peer = sender("peer", 2);
-    sessions.handle_frame(&peer, &request(7).into(), now());
-    sessions
-        .accept(InviteId([7; 16]), now())
-        .expect("it stands");
+    let (mut sessions, peer) = accepted(SessionConfig::default());
     effects(&mut sessions);
     let gone = later(SessionConfig::default().invite_ttl);
     sessions.handle_timeout(gone);
@@ -525,15 +510,10 @@ fn s3_the_requester_is_told_of_an_acceptance_that_was_given_up() {
 
 #[test]
 fn s3_a_farewell_outlasts_a_cut_that_nobody_has_noticed() {
-    let mut sessions = machine(SessionConfig {
+    let (mut sessions, peer) = accepted(SessionConfig {
         invite_ttl: Duration::from_secs(10),
         ..SessionConfig::default()
     });
-    let peer = sender("peer", 2);
-    sessions.handle_frame(&peer, &request(7).into(), now());
-    sessions
-        .accept(InviteId([7; 16]), now())
-        .expect("it stands");
     sessions
         .close(&user("peer"), "", now())
         .expect("it is open");
@@ -547,12 +527,7 @@ fn s3_a_farewell_outlasts_a_cut_that_nobody_has_noticed() {
 
 #[test]
 fn s3_a_farewell_is_not_given_up_while_nobody_can_hear_it() {
-    let mut sessions = machine(SessionConfig::default());
-    let peer = sender("peer", 2);
-    sessions.handle_frame(&peer, &request(7).into(), now());
-    sessions
-        .accept(InviteId([7; 16]), now())
-        .expect("it stands");
+    let (mut sessions, peer) = accepted(SessionConfig::default());
     sessions.handle_down(now());
     sessions
         .close(&user("peer"), "", now())
