@@ -294,8 +294,7 @@ impl Groups {
     /// The first view that breaks them.
     pub fn probe(&mut self, nodes: &[View<'_>]) -> Verdict {
         for node in nodes {
-            let rows = node.rows.range((Table::Groups, bytes::Bytes::new())..);
-            let count = rows.take_while(|((table, _), _)| *table == Table::Groups);
+            let count = node.rows_of(Table::Groups, &[]);
             if count.count() > MAX_ROWS {
                 let text = format!("node {} keeps too many rows of a group", node.at.node);
                 return Err(Violation::new("IG11", text));

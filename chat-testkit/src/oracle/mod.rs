@@ -14,8 +14,10 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
+use bytes::Bytes;
 use chat_core::channel::Channel;
-use chat_core::effect::RowOp;
+use chat_core::delivery::TimelineItem;
+use chat_core::effect::{Row, RowOp, Table};
 use chat_core::id::{ConvId, DeviceId, GroupId, InviteId, LobbyName, MessageId, UserId};
 use chat_core::time::Timestamp;
 use chat_core::{Endpoint, Event, Transmit};
@@ -28,7 +30,7 @@ pub use order::Order;
 pub use presence::Presence;
 pub use sessions::Sessions;
 
-use crate::sim::{Ledger, Rows, Suite, Swarm};
+use crate::sim::{Ledger, Rows, Suite, Swarm, rows_of};
 
 /// An invariant does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +180,30 @@ pub struct View<'a> {
     pub paused: bool,
     /// Its durable rows.
     pub(crate) rows: &'a Rows,
+}
+
+impl<'a> View<'a> {
+    /// The durable rows of `table` whose keys begin with `prefix`, in the order of their keys.
+    fn rows_of(
+        &self,
+        table: Table,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> {
+        rows_of(self.rows, table, prefix)
+    }
+
+    /// What its disk shows of the conversations whose ids begin with `conv`.
+    fn timeline(&self, conv: &[u8]) -> impl Iterator<Item = TimelineItem> {
+        self.rows_of(Table::Timeline, conv)
+            .filter_map(|(key, value)| {
+                let row = Row {
+                    table: Table::Timeline,
+                    key: key.clone(),
+                    value: value.clone(),
+                };
+                chat_core::delivery::Delivery::read_timeline(&row).ok()
+            })
+    }
 }
 
 /// Why a run that did not converge is legal.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use chat_core::delivery::{DeliveryEvent, SortKey, TimelineItem};
-use chat_core::effect::{Row, Table};
+use chat_core::effect::Table;
 use chat_core::event::Event;
 use chat_core::id::{ConvId, MessageId};
 
@@ -85,7 +85,7 @@ impl Order {
     /// The first sender of whom a disk keeps too much.
     pub fn probe(&mut self, nodes: &[View<'_>]) -> Verdict {
         for node in nodes {
-            let rows = table(node, Table::Streams, Table::Inbox);
+            let rows = node.rows_of(Table::Streams, &[]);
             self.bounded(node.at.node, rows)?;
         }
         Ok(())
@@ -186,28 +186,12 @@ impl Order {
     }
 }
 
-fn table<'a>(
-    view: &View<'a>,
-    table: Table,
-    next: Table,
-) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> + use<'a> {
-    let rows = view.rows.range((table, Bytes::new())..(next, Bytes::new()));
-    rows.map(|((_, key), value)| (key, value))
-}
-
 fn timeline(view: &View<'_>) -> Vec<MessageId> {
-    table(view, Table::Timeline, Table::DeadLetters)
-        .filter_map(|(key, value)| {
-            let row = Row {
-                table: Table::Timeline,
-                key: key.clone(),
-                value: value.clone(),
-            };
-            match chat_core::delivery::Delivery::read_timeline(&row).ok()? {
-                TimelineItem::Received(received) => Some(received.id),
-                TimelineItem::Sent { id, .. } => Some(id),
-                _ => None,
-            }
+    view.timeline(&[])
+        .filter_map(|item| match item {
+            TimelineItem::Received(received) => Some(received.id),
+            TimelineItem::Sent { id, .. } => Some(id),
+            _ => None,
         })
         .collect()
 }

@@ -12,6 +12,17 @@ use chat_core::probe::planted;
 /// Rows by table and key.
 pub(crate) type Rows = BTreeMap<(Table, Bytes), Bytes>;
 
+/// The rows of `table` whose keys begin with `prefix`, in the order of their keys.
+pub(crate) fn rows_of(
+    rows: &Rows,
+    table: Table,
+    prefix: &[u8],
+) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+    rows.range((table, Bytes::copy_from_slice(prefix))..)
+        .take_while(move |((of, key), _)| *of == table && key.starts_with(prefix))
+        .map(|((_, key), value)| (key, value))
+}
+
 /// One node's disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {

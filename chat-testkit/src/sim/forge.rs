@@ -12,6 +12,7 @@ use chat_core::wire::{self, Body, BoundedStr, BoundedVec, group as frames};
 
 use super::broker::Frame;
 use super::crypto::FakeSigner;
+use super::disk::rows_of;
 use super::event::Input;
 use super::swarm::Suite;
 use super::world::World;
@@ -172,11 +173,8 @@ impl World {
     }
 
     fn last_entry(&self, n: usize, group: GroupId) -> Option<Entry> {
-        let from = (Table::Chain, bytes::Bytes::copy_from_slice(&group.0));
-        let rows = self.nodes[n].disk.synced().range(from..);
-        let mine =
-            |key: &(Table, bytes::Bytes)| key.0 == Table::Chain && key.1.starts_with(&group.0);
-        let (_, value) = rows.take_while(|(key, _)| mine(key)).last()?;
+        let rows = rows_of(self.nodes[n].disk.synced(), Table::Chain, &group.0);
+        let (_, value) = rows.last()?;
         Entry::read(value)
     }
 

@@ -27,7 +27,7 @@ mod tests;
 mod trace;
 mod world;
 
-pub(crate) use disk::Rows;
+pub(crate) use disk::{Rows, rows_of};
 
 pub use crypto::{FakeSigner, FakeVerifier, Ledger};
 pub use planted::{BUGS, Bug, Caught, hunt};
