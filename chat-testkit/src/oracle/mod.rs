@@ -188,12 +188,12 @@ impl<'a> View<'a> {
         &self,
         table: Table,
         prefix: &[u8],
-    ) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> {
+    ) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> + use<'a> {
         rows_of(self.rows, table, prefix)
     }
 
     /// What its disk shows of the conversations whose ids begin with `conv`.
-    fn timeline(&self, conv: &[u8]) -> impl Iterator<Item = TimelineItem> {
+    fn timeline(&self, conv: &[u8]) -> impl Iterator<Item = TimelineItem> + use<'a> {
         self.rows_of(Table::Timeline, conv)
             .filter_map(|(key, value)| {
                 let row = Row {

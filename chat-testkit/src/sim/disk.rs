@@ -13,13 +13,14 @@ use chat_core::probe::planted;
 pub(crate) type Rows = BTreeMap<(Table, Bytes), Bytes>;
 
 /// The rows of `table` whose keys begin with `prefix`, in the order of their keys.
-pub(crate) fn rows_of(
-    rows: &Rows,
+pub(crate) fn rows_of<'a>(
+    rows: &'a Rows,
     table: Table,
     prefix: &[u8],
-) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-    rows.range((table, Bytes::copy_from_slice(prefix))..)
-        .take_while(move |((of, key), _)| *of == table && key.starts_with(prefix))
+) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> + use<'a> {
+    let prefix = Bytes::copy_from_slice(prefix);
+    rows.range((table, prefix.clone())..)
+        .take_while(move |((of, key), _)| *of == table && key.starts_with(&prefix))
         .map(|((_, key), value)| (key, value))
 }
 

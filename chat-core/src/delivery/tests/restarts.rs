@@ -1,7 +1,7 @@
 //! Crashes, restored stores, and conversations that close and open again.
 
 use super::net::{CONV, Net, sender};
-use super::short::{first_data, hear, logs, net, short_lived, stream_ack};
+use super::short::{first_data, logs, net, short_lived, stream_ack};
 use super::*;
 use crate::wire::delivery as frames;
 

@@ -1,6 +1,6 @@
 //! What is sent, taken back, handed off and repeated: the outbox and its frames.
 
-use super::net::{CONV, Net, channel, sender};
+use super::net::{CONV, Net, channel};
 use super::short::{count, first_data, logs, net, progress};
 use super::*;
 

@@ -53,7 +53,7 @@ pub(super) fn stream_ack(id: MessageId, contig: u64) -> frames::StreamAck {
 }
 
 impl Net {
-    pub(super) fn send_all(&mut self, n: usize, texts: &[&str]) {
+    pub(super) fn send_all<const N: usize>(&mut self, n: usize, texts: [&str; N]) {
         for text in texts {
             self.send(n, text);
         }

@@ -63,6 +63,17 @@ fn request(invite: u8) -> wire::Request {
     }
 }
 
+/// A machine whose peer asked and was accepted.
+fn accepted(config: SessionConfig) -> (Sessions, Sender) {
+    let mut sessions = machine(config);
+    let peer = sender("peer", 2);
+    sessions.handle_frame(&peer, &request(7).into(), now());
+    sessions
+        .accept(InviteId([7; 16]), now())
+        .expect("it stands");
+    (sessions, peer)
+}
+
 fn effects(sessions: &mut Sessions) -> Vec<Effect<SessionEvent>> {
     core::iter::from_fn(|| sessions.effects().pop()).collect()
 }
@@ -473,7 +484,7 @@ fn s3_an_acceptance_is_not_given_up_while_nobody_can_answer() {
 
 #[test]
 fn s3_an_acceptance_that_nobody_answers_is_given_up() {
-    let (mut sessions, peer) = accepted(SessionConfig::default());
+    let (mut sessions, _) = accepted(SessionConfig::default());
     sessions.handle_down(now());
     let week = Duration::from_millis(9 * DAY);
     sessions.handle_up(later(week));
@@ -510,7 +521,7 @@ fn s3_the_requester_is_told_of_an_acceptance_that_was_given_up() {
 
 #[test]
 fn s3_a_farewell_outlasts_a_cut_that_nobody_has_noticed() {
-    let (mut sessions, peer) = accepted(SessionConfig {
+    let (mut sessions, _) = accepted(SessionConfig {
         invite_ttl: Duration::from_secs(10),
         ..SessionConfig::default()
     });
@@ -527,7 +538,7 @@ fn s3_a_farewell_outlasts_a_cut_that_nobody_has_noticed() {
 
 #[test]
 fn s3_a_farewell_is_not_given_up_while_nobody_can_hear_it() {
-    let (mut sessions, peer) = accepted(SessionConfig::default());
+    let (mut sessions, _) = accepted(SessionConfig::default());
     sessions.handle_down(now());
     sessions
         .close(&user("peer"), "", now())
