@@ -10,6 +10,7 @@ pub mod broken;
 pub mod broker;
 #[cfg(feature = "suites")]
 pub mod oracle;
+pub mod peer;
 #[cfg(unix)]
 pub mod proxy;
 pub mod rig;

@@ -144,7 +144,7 @@ async fn one_way_moves_one_way() {
 #[tokio::test]
 async fn a_slow_line_delays_every_byte_alike() {
     let mut pair = Pair::new().await;
-    let delay = Duration::from_millis(60);
+    let delay = Duration::from_millis(500);
     pair.proxy.set(Line::Slow(delay));
     let start = Instant::now();
     for _ in 0..10 {

@@ -1,7 +1,6 @@
 //! The transport against real servers, and against one that does what the test says.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-mod peer;
 mod script;
 mod scripted;
 

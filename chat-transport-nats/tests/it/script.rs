@@ -6,7 +6,7 @@ use chat_transport_nats::{Builder, NatsConnector};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::peer::{Peer, in_time};
+use chat_testkit::peer::{Peer, within};
 
 /// The deadline of every connector here.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(700);
@@ -55,7 +55,7 @@ impl Script {
 
     /// Takes a connection and greets it.
     pub(crate) async fn welcome(&self, max_payload: usize) -> Wire {
-        let (stream, _) = in_time(self.0.accept()).await.unwrap();
+        let (stream, _) = within(self.0.accept()).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let mut wire = Wire {
             io: BufReader::new(stream),
@@ -94,7 +94,7 @@ impl Wire {
         self.io.shutdown().await.unwrap();
         let mut rest = Vec::new();
         // How the client ends its side is its own affair.
-        in_time(self.io.read_to_end(&mut rest)).await.ok();
+        within(self.io.read_to_end(&mut rest)).await.ok();
     }
 
     /// A server complains before it does anything else.
@@ -109,7 +109,7 @@ impl Wire {
     pub(crate) async fn said(&mut self) -> Option<Said> {
         loop {
             let mut line = String::new();
-            match in_time(self.io.read_line(&mut line)).await {
+            match within(self.io.read_line(&mut line)).await {
                 Err(_) | Ok(0) => return None,
                 Ok(_) => {}
             }
@@ -130,7 +130,7 @@ impl Wire {
                 "PUB" | "HPUB" => {
                     let subject = words[1].to_owned();
                     let mut body = vec![0; size(words.len() - 1) + 2];
-                    in_time(self.io.read_exact(&mut body)).await.ok()?;
+                    within(self.io.read_exact(&mut body)).await.ok()?;
                     body.truncate(body.len() - 2);
                     self.judge("Publish", &subject).await;
                     return Some(Said::Publish { subject, body });

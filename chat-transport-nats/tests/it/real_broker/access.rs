@@ -3,13 +3,14 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chat_client::transport::SendOutcome;
+use chat_core::channel::Class;
 use chat_core::link::DownReason;
 use chat_testkit::broker::{Broker, NatsServer};
 use chat_transport_nats::Builder;
 use nkeys::KeyPair;
 
 use super::{builder, start};
-use crate::peer::{Peer, conv, inbox, presence};
+use chat_testkit::peer::{Peer, conv, inbox, presence};
 
 fn refused(reason: &DownReason) -> bool {
     matches!(reason, DownReason::Refused(_))
@@ -134,7 +135,9 @@ async fn the_documented_permissions_are_enough_and_no_more() {
     let root = root(&broker).build().unwrap();
     let mut alice = Peer::at_inbox(&root, "alice").await;
     assert_eq!(
-        alice.leave_value(&presence("alice"), b"here").await,
+        alice
+            .keep(&presence("alice"), Class::Ephemeral, b"here")
+            .await,
         SendOutcome::Accepted
     );
     let to = bob(&broker).build().unwrap();
@@ -154,10 +157,12 @@ async fn the_documented_permissions_are_enough_and_no_more() {
         SendOutcome::Accepted
     );
     assert_eq!(
-        bob.leave_value(&presence("bob"), b"busy").await,
+        bob.keep(&presence("bob"), Class::Ephemeral, b"busy").await,
         SendOutcome::Accepted
     );
-    let forged = bob.leave_value(&presence("alice"), b"gone").await;
+    let forged = bob
+        .keep(&presence("alice"), Class::Ephemeral, b"gone")
+        .await;
     assert!(matches!(forged, SendOutcome::Refused(_)), "not his to say");
     let leases = bob.leases().unwrap();
     let device = chat_core::id::DeviceId([1; 32]);

@@ -14,7 +14,7 @@ use chat_testkit::proxy::{Direction, Line, Proxy};
 use chat_transport_nats::{Builder, NatsConnector};
 
 use super::{builder, start};
-use crate::peer::{in_time, user};
+use chat_testkit::peer::{user, within};
 
 const BURST: u32 = 400;
 
@@ -38,7 +38,7 @@ async fn pair(to: &NatsConnector, bobs: &NatsConnector) -> ([Client; 2], Chat, E
     let mut events = bob.events().await.unwrap();
     for client in [&alice, &bob] {
         let up = client.link_until(|state| *state == LinkState::CaughtUp);
-        in_time(up).await.unwrap();
+        within(up).await.unwrap();
     }
     let request = alice.request("bob").send().await.unwrap();
     let accepted = async {
@@ -48,8 +48,8 @@ async fn pair(to: &NatsConnector, bobs: &NatsConnector) -> ([Client; 2], Chat, E
             }
         }
     };
-    in_time(accepted).await;
-    let chat = in_time(request.accepted()).await.unwrap();
+    within(accepted).await;
+    let chat = within(request.accepted()).await.unwrap();
     ([alice, bob], chat, events)
 }
 
@@ -64,7 +64,7 @@ async fn burst(chat: Chat, mut events: EventStream, mut trouble: impl FnMut(u32)
     });
     let mut next = 0;
     while next < BURST {
-        let Some(Event::Message(message)) = in_time(events.next()).await else {
+        let Some(Event::Message(message)) = within(events.next()).await else {
             continue;
         };
         assert_eq!(message.content.fallback(), next.to_string());
@@ -73,7 +73,7 @@ async fn burst(chat: Chat, mut events: EventStream, mut trouble: impl FnMut(u32)
             trouble(next / (BURST / 8));
         }
     }
-    in_time(sending.await.unwrap().until(Ack::Delivered))
+    within(sending.await.unwrap().until(Ack::Delivered))
         .await
         .unwrap();
 }

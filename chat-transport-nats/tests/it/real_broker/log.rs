@@ -1,11 +1,12 @@
 //! The log and the session: what a device finds when it comes back.
 
 use chat_client::transport::{Inbound, Outbound, SendOutcome};
+use chat_core::channel::Class;
 use chat_core::link::DownReason;
 use chat_testkit::broker::Memory;
 
 use super::{builder, connector, jetstream};
-use crate::peer::{Peer, conv, inbox, presence};
+use chat_testkit::peer::{Peer, conv, inbox, presence};
 
 #[tokio::test]
 async fn a_frame_waits_for_who_is_away_until_it_is_durable_there() {
@@ -223,7 +224,9 @@ async fn the_last_value_of_a_person_is_there_for_who_comes_later() {
     let to = connector(&broker);
     let mut alice = Peer::connect(&to, "alice").await.unwrap();
     for text in ["here", "busy"] {
-        let outcome = alice.leave_value(&presence("alice"), text.as_bytes()).await;
+        let outcome = alice
+            .keep(&presence("alice"), Class::Ephemeral, text.as_bytes())
+            .await;
         assert_eq!(outcome, SendOutcome::Accepted);
     }
     let mut bob = Peer::connect(&to, "bob").await.unwrap();
@@ -233,7 +236,9 @@ async fn the_last_value_of_a_person_is_there_for_who_comes_later() {
         (&*stored.bytes, stored.live, stored.handle),
         (&b"busy"[..], false, None)
     );
-    alice.leave_value(&presence("alice"), b"gone").await;
+    alice
+        .keep(&presence("alice"), Class::Ephemeral, b"gone")
+        .await;
     let live = bob.delivery().await;
     assert_eq!(
         (&*live.bytes, live.live, live.handle),
@@ -241,7 +246,9 @@ async fn the_last_value_of_a_person_is_there_for_who_comes_later() {
     );
     // Without a connection: what changed is told on return.
     bob.close().await.unwrap();
-    alice.leave_value(&presence("alice"), b"back").await;
+    alice
+        .keep(&presence("alice"), Class::Ephemeral, b"back")
+        .await;
     let mut bob = Peer::connect(&to, "bob").await.unwrap();
     let stored = bob.delivery().await;
     assert_eq!((&*stored.bytes, stored.live), (&b"back"[..], false));
@@ -255,21 +262,18 @@ async fn a_duplicate_of_the_same_attempt_is_dropped_by_the_server() {
     let mut bob = Peer::at_inbox(&to, "bob").await;
     assert!(bob.subscribe(&conv(1)).await);
     let mut alice = Peer::connect(&to, "alice").await.unwrap();
-    let mut token = 100;
     for (channel, id) in [
         (inbox("bob"), 1),
         (inbox("bob"), 1),
         (conv(1), 1),
         (inbox("bob"), 2),
     ] {
-        token += 1;
-        let mut item =
-            crate::peer::frame(token, &channel, chat_core::channel::Class::Durable, &[id]);
+        let (token, mut item) = alice.frame(&channel, Class::Durable, &[id]);
         if let Outbound::Send { dedup, .. } = &mut item {
             *dedup = Some([id; 16]);
         }
         alice.put(item).await.unwrap();
-        let outcome = alice.fate(chat_client::transport::Token(token)).await;
+        let outcome = alice.fate(token).await;
         assert_eq!(outcome, SendOutcome::Accepted);
     }
     let mut got: Vec<_> = Vec::new();

@@ -8,7 +8,7 @@ use chat_core::link::DownReason;
 use chat_testkit::broker::NatsServer;
 
 use super::{builder, connector, jetstream, start};
-use crate::peer::{Peer, conv, in_time, inbox};
+use chat_testkit::peer::{Peer, conv, inbox, within};
 
 /// More than all queues between the server and a client that does not read hold.
 const MANY: u32 = 6_000;
@@ -115,7 +115,7 @@ async fn a_server_that_stands_still_is_noticed_by_pings() {
         let start = Instant::now();
         assert_eq!(bob.end().await.reason, DownReason::Lost);
         assert!(
-            start.elapsed() < Duration::from_secs(10),
+            start.elapsed() < Duration::from_secs(20),
             "{:?}",
             start.elapsed()
         );
@@ -133,7 +133,7 @@ async fn a_frame_that_a_frozen_server_does_not_acknowledge_has_an_unknown_fate()
     let mut alice = Peer::connect(&to, "alice").await.unwrap();
     broker.freeze().unwrap();
     alice.send(&conv(1), b"x").await;
-    let end = in_time(alice.next()).await.unwrap_err();
+    let end = within(alice.next()).await.unwrap_err();
     assert!(
         matches!(end.reason, DownReason::Other(_)),
         "not refused, not accepted: {end}"

@@ -15,7 +15,7 @@ use chat_transport_nats::NatsConnector;
 use tokio::time::timeout;
 
 use super::{builder, jetstream, url};
-use crate::peer::user;
+use chat_testkit::peer::user;
 
 const SENDERS: u8 = 20;
 const EACH: usize = 500;
@@ -33,7 +33,7 @@ async fn open(name: &UserId, key: u8, rows: &MemoryStore, to: &NatsConnector) ->
     builder.transport(to.clone()).open().await.unwrap()
 }
 
-async fn in_time<T>(future: impl Future<Output = T>) -> T {
+async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(DEADLINE, future).await.expect("in time")
 }
 
@@ -58,7 +58,7 @@ async fn ten_thousand_messages_to_who_is_away_all_arrive_in_order() {
     let bob = open(&user("bob"), 100, &rows, &to).await;
     let mut events = bob.events().await.unwrap();
     let up = bob.link_until(|state| *state == LinkState::CaughtUp);
-    in_time(up).await.unwrap();
+    within(up).await.unwrap();
     let accepting = tokio::spawn(async move {
         let mut accepted = 0;
         while accepted < SENDERS {
@@ -72,10 +72,10 @@ async fn ten_thousand_messages_to_who_is_away_all_arrive_in_order() {
     for n in 0..SENDERS {
         let client = open(&sender(n), n + 1, &MemoryStore::new(), &to).await;
         let request = client.request("bob").send().await.unwrap();
-        let chat = in_time(request.accepted()).await.unwrap();
+        let chat = within(request.accepted()).await.unwrap();
         chats.push((client, chat));
     }
-    in_time(accepting).await.unwrap();
+    within(accepting).await.unwrap();
     bob.shutdown(Duration::from_secs(5)).await.unwrap();
 
     let mut last = Vec::new();
@@ -88,7 +88,7 @@ async fn ten_thousand_messages_to_who_is_away_all_arrive_in_order() {
     }
     // Called stored, and dropped since.
     let raw = async_nats::connect(url(&broker)).await.unwrap();
-    in_time(async {
+    within(async {
         while dropped(&raw).await < 100 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -98,7 +98,7 @@ async fn ten_thousand_messages_to_who_is_away_all_arrive_in_order() {
     let bob = open(&user("bob"), 100, &rows, &to).await;
     let mut events = bob.events().await.unwrap();
     let mut next: BTreeMap<UserId, usize> = BTreeMap::new();
-    in_time(async {
+    within(async {
         while next.values().sum::<usize>() < usize::from(SENDERS) * EACH {
             if let Some(Event::Message(message)) = events.next().await {
                 let expected = next.entry(message.from.clone()).or_default();
@@ -109,7 +109,7 @@ async fn ten_thousand_messages_to_who_is_away_all_arrive_in_order() {
     })
     .await;
     for sent in last {
-        in_time(sent.until(Ack::Delivered)).await.unwrap();
+        within(sent.until(Ack::Delivered)).await.unwrap();
     }
     assert!((0..SENDERS).all(|n| next[&sender(n)] == EACH));
 }

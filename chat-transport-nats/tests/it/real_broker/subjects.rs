@@ -9,7 +9,7 @@ use chat_testkit::broker::NatsServer;
 use futures_util::StreamExt;
 
 use super::{builder, start, url};
-use crate::peer::{Peer, conv, in_time, inbox, presence, user};
+use chat_testkit::peer::{Peer, conv, inbox, presence, user, within};
 
 const HOSTILE: [&str; 16] = [
     "*",
@@ -77,7 +77,7 @@ async fn no_name_is_a_wildcard_and_every_frame_has_one_reader() {
         // Whoever listens to everything sees subjects of the one form only.
         let mut subjects = BTreeSet::new();
         while subjects.len() < 3 * names.len() * if jetstream { 2 } else { 1 } {
-            let message = in_time(heard.next()).await.unwrap();
+            let message = within(heard.next()).await.unwrap();
             let tokens: Vec<&str> = message.subject.split('.').collect();
             let ours = |b: u8| b.is_ascii_alphanumeric() || b"-_=".contains(&b);
             assert!(

@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tempfile::TempDir;
 
 use super::start;
-use crate::peer::{Peer, inbox};
+use chat_testkit::peer::{Peer, inbox};
 
 /// An authority, and the files of those it vouches for.
 struct Authority {

@@ -1,17 +1,13 @@
 //! A hub against peers that are wrong, slow or hostile. Honest clients go on.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
-
-mod common;
 
 use core::time::Duration;
 
+use crate::common::*;
 use chat_client::transport::{Outbound, SendOutcome};
-use chat_core::channel::Class;
 use chat_core::id::DeviceId;
 use chat_core::link::DownReason;
 use chat_transport_ws::hub::{Hub, HubHandle, Limits, StaticTokens};
 use chat_transport_ws::proto::{ClientOp, CloseReason, Hello, SUBPROTOCOL};
-use common::*;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -85,7 +81,7 @@ async fn still_serves(hub: &HubHandle) {
     let mut a = who(hub, "honest a").join(&[group()]).await;
     let mut b = who(hub, "honest b").join(&[group()]).await;
     assert_eq!(a.publish(&group(), b"hi").await, SendOutcome::Accepted);
-    assert_eq!(b.received().await.0, b"hi");
+    assert_eq!(b.delivery().await.bytes, &b"hi"[..]);
 }
 
 #[tokio::test]
@@ -255,27 +251,27 @@ async fn one_reader_that_stands_still_delays_nobody_and_loses_nothing() {
     let hub = bind(memory().limits(limits)).await;
     let mut a = who(&hub, "a").connect().await.unwrap();
     let mut fast = who(&hub, "fast").join(&[group()]).await;
-    let slow = who(&hub, "slow").join(&[group()]).await;
+    let mut slow = who(&hub, "slow").join(&[group()]).await;
     let payload = vec![1; 60_000];
     for n in 0..200u8 {
         let mut payload = payload.clone();
         payload[0] = n;
         assert_eq!(a.publish(&group(), &payload).await, SendOutcome::Accepted);
-        let (bytes, handle, _) = fast.received().await;
-        assert_eq!(bytes[0], n);
-        fast.ack(handle.unwrap()).await;
+        let delivery = fast.delivery().await;
+        assert_eq!(delivery.bytes[0], n);
+        fast.ack(&delivery).await;
         let queued = hub.stats().queued_bytes;
         assert!(queued < 1024 * 1024, "{queued}");
     }
     // It is thrown out at the flush deadline, and finds everything when it is back.
     until(&hub, |stats| stats.connections == 2).await;
-    let end = slow.ended().await;
+    let end = slow.end().await;
     assert!(!matches!(end.reason, DownReason::Refused(_)), "{end}");
     let mut slow = who(&hub, "slow").connect().await.unwrap();
     for n in 0..200u8 {
-        let (bytes, handle, _) = slow.received().await;
-        assert_eq!(bytes[0], n);
-        slow.ack(handle.unwrap()).await;
+        let delivery = slow.delivery().await;
+        assert_eq!(delivery.bytes[0], n);
+        slow.ack(&delivery).await;
     }
     until(&hub, |stats| stats.stored_bytes == 0).await;
 }
@@ -288,7 +284,7 @@ async fn connections_are_limited_per_address() {
     let one = who(&hub, "a").connect().await.unwrap();
     let _two = who(&hub, "b").connect().await.unwrap();
     assert!(who(&hub, "c").connect().await.is_err());
-    one.close().await;
+    one.close().await.unwrap();
     within(async { while who(&hub, "c").connect().await.is_err() {} }).await;
 }
 
@@ -303,14 +299,13 @@ async fn a_hundred_connections_come_and_go() {
     let mut open = Vec::new();
     for n in 0..100u8 {
         let mut peer = who(&hub, "many").device(n).join(&[group()]).await;
-        let item = peer.publication(&group(), Class::Durable, &[n]);
-        peer.send(item).await;
+        peer.send(&group(), &[n]).await;
         match roll() % 4 {
             0 => drop(peer),
-            1 => peer.close().await,
+            1 => peer.close().await.unwrap(),
             2 => {
                 // Bytes in the middle of a frame, then gone.
-                peer.give(Outbound::Subscribe(inbox("many"))).await.unwrap();
+                peer.put(Outbound::Subscribe(inbox("many"))).await.unwrap();
                 drop(peer);
             }
             _ => open.push(peer),
@@ -358,7 +353,7 @@ async fn connections_are_limited_per_user() {
     let _other = who(&hub, "b").connect().await.unwrap();
     // A device that comes back takes its own place.
     let _again = who(&hub, "a").device(2).connect().await.unwrap();
-    one.close().await;
+    one.close().await.unwrap();
     within(async { while who(&hub, "a").device(3).connect().await.is_err() {} }).await;
 }
 

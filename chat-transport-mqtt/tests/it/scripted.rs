@@ -1,8 +1,5 @@
 //! The ten rules of a transport, and every guard rail, against a broker that does what the test
 //! says.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
-
-mod common;
 
 use core::time::Duration;
 use std::time::Instant;
@@ -10,9 +7,11 @@ use std::time::Instant;
 use chat_client::transport::{Connector, Inbound, Outbound, SendOutcome, TransportError};
 use chat_core::channel::Class;
 use chat_core::link::DownReason;
+use chat_testkit::peer::{Delivery, Peer, conv, inbox, options, presence, with_will};
 use chat_transport_mqtt::{MqttConnector, Version};
-use common::raw::{Hello, Script, Seen, Wire};
-use common::{BOTH, Peer, conv, inbox, options, presence, with_will};
+
+use crate::BOTH;
+use crate::raw::{Hello, Script, Seen, Wire};
 
 /// MQTT 5: receive maximum 3.
 const THREE: &[u8] = &[0x21, 0, 3];
@@ -174,11 +173,11 @@ async fn rules_2_3_7_a_token_is_one_publish_and_one_answer() {
                 token,
                 outcome: SendOutcome::Accepted,
             };
-            assert_eq!(peer.recv().await, Ok(sent));
+            assert_eq!(peer.next().await, Ok(sent));
         }
         // Nothing more came up before this.
         wire.publish("chat/v1/inbox/a", None, false, b"end").await;
-        assert!(matches!(peer.recv().await, Ok(Inbound::Received { .. })));
+        assert!(matches!(peer.next().await, Ok(Inbound::Received { .. })));
     }
 }
 
@@ -186,7 +185,7 @@ async fn rules_2_3_7_a_token_is_one_publish_and_one_answer() {
 async fn a_frame_at_most_once_is_answered_when_it_is_written() {
     let (mut peer, mut wire) = pair(Version::V5).await;
     let (token, item) = peer.frame(&presence("a/b"), Class::Ephemeral, b"x");
-    peer.give(item).await.unwrap();
+    peer.put(item).await.unwrap();
     assert_eq!(peer.fate(token).await, SendOutcome::Accepted);
     let seen = wire.next().await.unwrap();
     assert!(matches!(
@@ -198,7 +197,7 @@ async fn a_frame_at_most_once_is_answered_when_it_is_written() {
         }
     ));
     assert_eq!(
-        peer.keep(&presence("a/b"), b"y").await,
+        peer.keep(&presence("a/b"), Class::Ephemeral, b"y").await,
         SendOutcome::Accepted
     );
     let seen = wire.next().await.unwrap();
@@ -262,7 +261,7 @@ async fn a_refused_subscription_is_told() {
         let channel = inbox("a/b");
         let (told, ()) = tokio::join!(peer.subscribe(&channel), broker);
         assert_eq!(told, granted, "{version:?} {code:#x}");
-        peer.give(Outbound::Unsubscribe(channel)).await.unwrap();
+        peer.put(Outbound::Unsubscribe(channel)).await.unwrap();
         let Some(Seen::Unsubscribe { id, filter }) = wire.next().await else {
             panic!("the end of a subscription");
         };
@@ -315,15 +314,15 @@ async fn rule_4_a_handle_of_an_earlier_connection_acknowledges_nothing() {
         let (mut old, mut wire, _) = both(&script, &to, false, &[]).await;
         wire.publish("chat/v1/inbox/a", Some(5), false, b"old")
             .await;
-        let stale = old.received().await.2.unwrap();
+        let stale = old.delivery().await.handle.unwrap();
         drop(wire);
         old.end().await;
         // The same packet id, of another message.
         let (mut peer, mut wire, _) = both(&script, &to, false, &[]).await;
         wire.publish("chat/v1/inbox/a", Some(5), false, b"new")
             .await;
-        let fresh = peer.received().await.2.unwrap();
-        peer.give(Outbound::Ack(stale)).await.unwrap();
+        let fresh = peer.delivery().await.handle.unwrap();
+        peer.put(Outbound::Ack(stale)).await.unwrap();
         let token = peer.send(&conv(1), b"after it").await;
         let Some(Seen::Publish { id: Some(id), .. }) = wire.next().await else {
             panic!("nothing of the stale one is on the wire");
@@ -332,7 +331,7 @@ async fn rule_4_a_handle_of_an_earlier_connection_acknowledges_nothing() {
         peer.fate(token).await;
         // The fresh one counts, once.
         for _ in 0..2 {
-            peer.give(Outbound::Ack(fresh)).await.unwrap();
+            peer.put(Outbound::Ack(fresh)).await.unwrap();
         }
         peer.send(&conv(1), b"last").await;
         assert_eq!(wire.next().await, Some(Seen::PubAck(5)));
@@ -348,12 +347,12 @@ async fn a_message_is_acknowledged_by_the_client_and_not_before() {
     }
     let mut handles = Vec::new();
     for _ in 0..3 {
-        handles.push(peer.received().await.2.unwrap());
+        handles.push(peer.delivery().await.handle.unwrap());
     }
     peer.send(&conv(1), b"nothing before this").await;
     assert!(matches!(wire.next().await, Some(Seen::Publish { .. })));
     for (handle, id) in [(handles[2], 3), (handles[0], 1)] {
-        peer.give(Outbound::Ack(handle)).await.unwrap();
+        peer.put(Outbound::Ack(handle)).await.unwrap();
         assert_eq!(wire.next().await, Some(Seen::PubAck(id)));
     }
 }
@@ -391,11 +390,8 @@ async fn rule_5_a_broker_that_never_acknowledges_costs_bounded_memory_and_the_co
         let mut taken = 0;
         // Until it takes no more, or the connection ends: both are fine, and one must happen.
         while started.elapsed() < SHORT && taken < 1_000_000 {
-            if peer.is_ready().await {
-                let (_, item) = peer.frame(&conv(1), Class::Durable, b"x");
-                if peer.give(item).await.is_err() {
-                    break;
-                }
+            let (_, item) = peer.frame(&conv(1), Class::Durable, b"x");
+            if peer.try_put(item).await {
                 taken += 1;
             } else {
                 tokio::task::yield_now().await;
@@ -415,7 +411,7 @@ async fn rule_5_a_subscription_that_nobody_answers_ends_the_connection() {
     let script = Script::new(Version::V5).await;
     let to = script.connector().reply_timeout(SHORT).unwrap();
     let (mut peer, _wire, _) = both(&script, &to, false, &[]).await;
-    peer.give(Outbound::Subscribe(conv(1))).await.unwrap();
+    peer.put(Outbound::Subscribe(conv(1))).await.unwrap();
     assert_eq!(peer.end().await, TransportError::lost());
 }
 
@@ -428,11 +424,11 @@ async fn rule_5_a_broker_that_reads_nothing_ends_the_connection() {
     // At most once, so that it is the socket that is full and not the window.
     loop {
         let (_, item) = peer.frame(&conv(1), Class::Ephemeral, &large);
-        if peer.give(item).await.is_err() {
+        if peer.put(item).await.is_err() {
             return;
         }
         // Fates must be read: their number is bounded too.
-        while tokio::time::timeout(Duration::ZERO, peer.recv())
+        while tokio::time::timeout(Duration::ZERO, peer.next())
             .await
             .is_ok_and(|it| it.is_ok())
         {}
@@ -444,7 +440,7 @@ async fn a_silent_broker_is_tried_and_given_up() {
     let script = Script::new(Version::V5).await;
     // The broker's own keep-alive counts: one second.
     let to = script.connector().reply_timeout(SHORT).unwrap();
-    let (peer, mut wire, hello) = both(&script, &to, false, &[0x13, 0, 1]).await;
+    let (mut peer, mut wire, hello) = both(&script, &to, false, &[0x13, 0, 1]).await;
     assert_eq!(hello.keep_alive, 20);
     let started = Instant::now();
     let (end, ping) = tokio::join!(peer.end(), wire.read());
@@ -458,7 +454,7 @@ async fn rule_6_the_connection_lives_while_nobody_reads_it() {
     let to = script.connector().reply_timeout(SHORT).unwrap();
     let (mut peer, mut wire, _) = both(&script, &to, false, &[0x13, 0, 1]).await;
     // More than there is room for, and a subscription that is answered behind it.
-    peer.give(Outbound::Subscribe(conv(1))).await.unwrap();
+    peer.put(Outbound::Subscribe(conv(1))).await.unwrap();
     let Some(Seen::Subscribe { id, .. }) = wire.next().await else {
         panic!("a subscription");
     };
@@ -471,12 +467,12 @@ async fn rule_6_the_connection_lives_while_nobody_reads_it() {
         wire.write(&[0xd0, 0]).await;
     }
     for _ in 0..2_000 {
-        assert_eq!(peer.received().await.0, inbox("a"));
+        assert_eq!(peer.delivery().await.channel, inbox("a"));
     }
     // What the broker owes is due from now on.
     tokio::time::sleep(SHORT / 3).await;
     wire.suback(id, 1).await;
-    let answer = peer.recv().await;
+    let answer = peer.next().await;
     assert!(
         matches!(answer, Ok(Inbound::Subscribed { granted: true, .. })),
         "{answer:?}"
@@ -497,7 +493,7 @@ async fn frames_at_most_once_are_dropped_when_nobody_reads() {
     wire.puback(id.unwrap(), 0).await;
     let mut received = 0;
     loop {
-        match peer.recv().await.unwrap() {
+        match peer.next().await.unwrap() {
             Inbound::Received {
                 handle: None,
                 live: true,
@@ -517,14 +513,15 @@ async fn a_stored_value_is_told_apart_from_what_is_said_now() {
         .await;
     wire.publish("chat/v1/presence/b", None, false, b"live")
         .await;
-    assert_eq!(
-        peer.received().await,
-        (presence("b"), "stored".into(), None, false)
-    );
-    assert_eq!(
-        peer.received().await,
-        (presence("b"), "live".into(), None, true)
-    );
+    for (bytes, live) in [("stored", false), ("live", true)] {
+        let told = Delivery {
+            channel: presence("b"),
+            bytes: bytes.into(),
+            handle: None,
+            live,
+        };
+        assert_eq!(peer.delivery().await, told);
+    }
 }
 
 #[tokio::test]
@@ -535,7 +532,7 @@ async fn stored_values_wait_for_a_client_that_reads_nothing() {
         wire.publish(topic, None, true, &n.to_be_bytes()).await;
     }
     for n in 0..2_000_u32 {
-        assert_eq!(*peer.received().await.1, n.to_be_bytes());
+        assert_eq!(*peer.delivery().await.bytes, n.to_be_bytes());
     }
 }
 
@@ -545,7 +542,7 @@ async fn a_broker_without_last_values_is_not_asked_to_keep_one() {
     // Retain is not available.
     let (mut peer, mut wire, _) = both(&script, &script.connector(), false, &[0x25, 0]).await;
     assert_eq!(
-        peer.keep(&presence("a/b"), b"x").await,
+        peer.keep(&presence("a/b"), Class::Ephemeral, b"x").await,
         SendOutcome::Accepted
     );
     let seen = wire.next().await.unwrap();
@@ -569,7 +566,7 @@ async fn rule_9_what_is_not_ours_is_acknowledged_counted_and_dropped() {
         wire.publish("$SYS/broker", None, false, b"x").await;
         wire.publish("chat/v1/inbox/a", Some(4), false, b"ours")
             .await;
-        assert_eq!(&*peer.received().await.1, b"ours");
+        assert_eq!(&*peer.delivery().await.bytes, b"ours");
         assert_eq!(to.dropped(), 4);
     }
 }
@@ -605,9 +602,9 @@ async fn rule_10_a_packet_over_our_limit_is_skipped_and_does_not_come_again() {
                 .await;
             wire.publish("chat/v1/inbox/a", Some(2), false, &vec![1; 65_536])
                 .await;
-            let (_, bytes, handle, _) = peer.received().await;
+            let Delivery { bytes, handle, .. } = peer.delivery().await;
             assert_eq!(bytes, vec![1; 65_536]);
-            peer.give(Outbound::Ack(handle.unwrap())).await.unwrap();
+            peer.put(Outbound::Ack(handle.unwrap())).await.unwrap();
             assert_eq!(wire.next().await, Some(Seen::PubAck(2)));
         }
         assert_eq!(to.dropped(), 6);
@@ -628,7 +625,7 @@ async fn nonsense_ends_the_connection_with_words() {
         // Four megabytes that are no PUBLISH.
         &[0x90, 0xff, 0xff, 0xff, 1],
     ] {
-        let (peer, mut wire) = pair(Version::V5).await;
+        let (mut peer, mut wire) = pair(Version::V5).await;
         wire.write(bytes).await;
         let error = peer.end().await;
         assert!(
@@ -648,11 +645,11 @@ async fn the_broker_says_why_it_closes() {
         (&[0xe0, 2, 0x89, 0], DownReason::TryLater),
         (&[0xe0, 1, 0x8d], DownReason::Lost),
     ] {
-        let (peer, mut wire) = pair(Version::V5).await;
+        let (mut peer, mut wire) = pair(Version::V5).await;
         wire.write(bytes).await;
         assert_eq!(peer.end().await.reason, expected, "{bytes:x?}");
     }
-    let (peer, mut wire) = pair(Version::V5).await;
+    let (mut peer, mut wire) = pair(Version::V5).await;
     wire.write(&[0xe0, 1, 0x87]).await;
     assert!(refused(&peer.end().await));
 }
@@ -663,7 +660,7 @@ async fn s11_after_many_short_connections_we_look_and_a_word_that_is_not_signed_
         let script = Script::new(Version::V311).await;
         let to = script.connector();
         for _ in 0..5 {
-            let (peer, wire, _) = both(&script, &to, true, &[]).await;
+            let (mut peer, wire, _) = both(&script, &to, true, &[]).await;
             drop(wire);
             assert_eq!(peer.end().await.reason, DownReason::Lost);
         }
@@ -693,7 +690,7 @@ async fn s11_connections_that_are_reset_again_and_again_are_a_bad_network() {
     let script = Script::new(Version::V311).await;
     let to = script.connector();
     for _ in 0..20 {
-        let (peer, wire, _) = both(&script, &to, true, &[]).await;
+        let (mut peer, wire, _) = both(&script, &to, true, &[]).await;
         wire.reset();
         assert_eq!(peer.end().await.reason, DownReason::Lost);
     }
@@ -723,7 +720,7 @@ async fn a_name_too_long_for_a_topic_is_known_again_after_a_resume() {
     let to = script.connector();
     let long = "日".repeat(60);
     let (mut peer, mut wire, _) = both(&script, &to, false, &[]).await;
-    peer.give(Outbound::Subscribe(presence(&long)))
+    peer.put(Outbound::Subscribe(presence(&long)))
         .await
         .unwrap();
     let Some(Seen::Subscribe { filter, .. }) = wire.next().await else {
@@ -734,7 +731,7 @@ async fn a_name_too_long_for_a_topic_is_known_again_after_a_resume() {
     peer.end().await;
     let (mut peer, mut wire, _) = both(&script, &to, true, &[]).await;
     wire.publish(&filter, None, false, b"x").await;
-    assert_eq!(peer.received().await.0, presence(&long));
+    assert_eq!(peer.delivery().await.channel, presence(&long));
 }
 
 #[tokio::test]
@@ -748,5 +745,5 @@ async fn an_inbox_with_a_long_name_is_known_in_a_new_process() {
     // What the broker stored for us comes before we asked for anything.
     let (_, topic) = (0, format!("chat/v1/inbox/{}", chat_core::id::escape(&long)));
     wire.publish(&topic, Some(1), false, b"stored").await;
-    assert_eq!(peer.received().await.0, inbox(&long));
+    assert_eq!(peer.delivery().await.channel, inbox(&long));
 }

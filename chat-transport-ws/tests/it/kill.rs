@@ -1,9 +1,7 @@
 //! A hub in a process of its own, killed with SIGKILL at random instants: what it accepted is
 //! still there, in order.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-mod common;
-#[path = "../examples/hub.rs"]
+#[path = "../../examples/hub.rs"]
 mod hub;
 
 use std::io::{BufRead, BufReader};
@@ -12,10 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::*;
 use chat_client::transport::{Inbound, Outbound, SendOutcome};
 use chat_core::channel::Class;
 use chat_transport_ws::hub::{Hub, HubError};
-use common::*;
 use tokio::sync::watch;
 
 /// How the child learns its arguments: it is this very program, told to run one test.
@@ -51,7 +49,12 @@ impl Drop for Process {
 impl Process {
     fn start(state: &Path) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_hub_as_a_child", "--ignored", "--nocapture"])
+            .args([
+                "--exact",
+                "kill::the_hub_as_a_child",
+                "--ignored",
+                "--nocapture",
+            ])
             .env(ARGS, format!("--state\n{}", state.display()))
             .stdout(Stdio::piped())
             .spawn()
@@ -112,8 +115,8 @@ async fn publish(who: Who, mark: u8, mut next: u32, accepted: Arc<watch::Sender<
     };
     loop {
         for n in next..next + WINDOW {
-            let item = peer.publication(&inbox("b"), Class::Durable, &frame(mark, n));
-            if peer.give(item).await.is_err() {
+            let (_, item) = peer.frame(&inbox("b"), Class::Durable, &frame(mark, n));
+            if peer.put(item).await.is_err() {
                 return next;
             }
         }
@@ -122,7 +125,7 @@ async fn publish(who: Who, mark: u8, mut next: u32, accepted: Arc<watch::Sender<
             return next;
         }
         while next < last {
-            match peer.recv().await {
+            match peer.next().await {
                 Ok(Inbound::Sent { outcome, .. }) => {
                     assert_eq!(outcome, SendOutcome::Accepted);
                     next += 1;
@@ -145,7 +148,7 @@ async fn fetch(who: Who, acks: usize) -> Vec<(u8, u32)> {
             Inbound::Received { bytes, handle, .. } => {
                 got.push(number(&bytes));
                 if at < acks {
-                    b.give(Outbound::Ack(handle.unwrap())).await.unwrap();
+                    b.put(Outbound::Ack(handle.unwrap())).await.unwrap();
                 }
             }
             other => panic!("{other:?} in the backlog"),
@@ -161,7 +164,13 @@ async fn accepted_frames_survive_ten_kills() {
     let state = dir.path().join("hub.redb");
     let mut random = Seeded(SEED);
     let mut process = Process::start(&state);
-    process.who("b").join(&[inbox("b")]).await.close().await;
+    process
+        .who("b")
+        .join(&[inbox("b")])
+        .await
+        .close()
+        .await
+        .unwrap();
 
     let accepted = Arc::new(watch::Sender::new(0));
     let mut next = [0, 0];
@@ -208,7 +217,13 @@ async fn a_torn_file_opens_or_says_that_it_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("hub.redb");
     let mut process = Process::start(&state);
-    process.who("b").join(&[inbox("b")]).await.close().await;
+    process
+        .who("b")
+        .join(&[inbox("b")])
+        .await
+        .close()
+        .await
+        .unwrap();
     let accepted = Arc::new(watch::Sender::new(0));
     let publisher = tokio::spawn(publish(process.who("p"), 0, 0, accepted.clone()));
     let mut answers = accepted.subscribe();

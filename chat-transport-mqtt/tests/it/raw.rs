@@ -8,7 +8,7 @@ use chat_transport_mqtt::{MqttConnector, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::within;
+use chat_testkit::peer::within;
 
 /// A packet as one side sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,9 @@
 //! A hub with a file: what was accepted outlives it.
 
-mod common;
-
-use chat_client::transport::{Inbound, Outbound, SendOutcome};
+use crate::common::*;
+use chat_client::transport::{Inbound, SendOutcome};
 use chat_core::channel::Class;
 use chat_transport_ws::hub::{Hub, HubBuilder, HubError, Limits};
-use common::*;
 
 fn on(path: &std::path::Path) -> HubBuilder {
     Hub::builder().allow_all().store(path)
@@ -30,8 +28,9 @@ async fn accepted_frames_and_sessions_outlive_a_killed_hub() {
     let hub = bind(on(&file)).await;
     let mut a = who(&hub, "a").connect().await.unwrap();
     let b = who(&hub, "b").join(&[inbox("b"), presence("a")]).await;
-    b.close().await;
-    a.set_value(&presence("a"), Class::Durable, b"v").await;
+    b.close().await.unwrap();
+    let kept = a.keep(&presence("a"), Class::Durable, b"v").await;
+    assert_eq!(kept, SendOutcome::Accepted);
     for n in 0..20u8 {
         assert_eq!(a.publish(&inbox("b"), &[n]).await, SendOutcome::Accepted);
     }
@@ -65,10 +64,10 @@ async fn acks_are_kept_by_a_hub_that_stops_in_good_order() {
         assert_eq!(a.publish(&inbox("b"), &[n]).await, SendOutcome::Accepted);
     }
     for _ in 0..2 {
-        let (_, handle, _) = b.received().await;
-        b.give(Outbound::Ack(handle.unwrap())).await.unwrap();
+        let delivery = b.delivery().await;
+        b.ack(&delivery).await;
     }
-    b.close().await;
+    b.close().await.unwrap();
     drop(a);
     assert!(within(hub.shutdown(DEADLINE)).await);
 
@@ -84,7 +83,12 @@ async fn q5_an_overflowing_mailbox_tells_a_gap() {
     let dir = tempfile::tempdir().unwrap();
     let hub = bind(on(&dir.path().join("hub.redb")).limits(limits)).await;
     let mut a = who(&hub, "a").connect().await.unwrap();
-    who(&hub, "b").join(&[inbox("b")]).await.close().await;
+    who(&hub, "b")
+        .join(&[inbox("b")])
+        .await
+        .close()
+        .await
+        .unwrap();
     for n in 0..8u8 {
         assert_eq!(a.publish(&inbox("b"), &[n]).await, SendOutcome::Accepted);
     }

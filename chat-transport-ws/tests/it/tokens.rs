@@ -1,18 +1,15 @@
 //! Tokens that run out: renewed over the open connection, or closed with a code of their own.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
-
-mod common;
 
 use core::time::Duration;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use chat_client::transport::{ConnectOptions, Connector, SendOutcome};
+use crate::common::*;
+use chat_client::transport::{ConnectOptions, SendOutcome};
 use chat_core::id::DeviceId;
 use chat_core::link::DownReason;
 use chat_transport_ws::hub::{AuthError, Authenticator, Credentials, Grant, Hub, Limits};
 use chat_transport_ws::{TokenSource, WsConnector};
-use common::*;
 
 /// Tokens are numbers, each good for a moment; those up to `revoked` are refused.
 #[derive(Debug, Default)]
@@ -58,7 +55,7 @@ async fn hub(desk: &Desk) -> chat_transport_ws::hub::HubHandle {
 
 async fn connect(to: WsConnector) -> Peer {
     let options = ConnectOptions::new(user("a"), DeviceId([1; 32]), None);
-    Peer::over(within(to.connect(options)).await.unwrap())
+    Peer::connect_as(&to, options).await.unwrap()
 }
 
 #[tokio::test]
@@ -84,8 +81,8 @@ async fn a_token_that_runs_out_ends_the_connection_with_a_code_of_its_own() {
     let desk = Desk(Arc::default());
     let hub = hub(&desk).await;
     let to = WsConnector::new(&hub.url()).unwrap();
-    let peer = connect(to.with_token("1").unwrap()).await;
-    let end = peer.ended().await;
+    let mut peer = connect(to.with_token("1").unwrap()).await;
+    let end = peer.end().await;
     let DownReason::Other(why) = &end.reason else {
         panic!("a newer token helps, so it is no refusal: {end}");
     };
@@ -97,8 +94,8 @@ async fn a_newer_token_that_is_refused_ends_the_connection() {
     let desk = Desk(Arc::default());
     let hub = hub(&desk).await;
     let to = WsConnector::new(&hub.url()).unwrap();
-    let peer = connect(to.with_tokens(Counter::default())).await;
+    let mut peer = connect(to.with_tokens(Counter::default())).await;
     desk.0.revoked.store(100, Ordering::Relaxed);
-    let end = peer.ended().await;
+    let end = peer.end().await;
     assert!(matches!(end.reason, DownReason::Refused(_)), "{end}");
 }

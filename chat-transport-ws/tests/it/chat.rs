@@ -1,14 +1,12 @@
 //! Two whole clients chat over a hub with a file, through a kill of the hub in between.
 
-mod common;
-
 use chat_client::store::MemoryStore;
 use chat_client::{Client, Event, Identity, keyfile};
 use chat_core::delivery::{Ack, Received};
 use chat_core::id::UserId;
+use chat_testkit::peer::{DEADLINE, within};
 use chat_transport_ws::WsConnector;
 use chat_transport_ws::hub::Hub;
-use common::{DEADLINE, within};
 
 async fn open(name: &str, url: &str) -> Client {
     let identity = Identity::new(

@@ -1,11 +1,11 @@
 //! A hub and clients over loopback: who gets what.
 
-mod common;
-
 use chat_client::transport::{Inbound, Outbound, SendOutcome};
 use chat_core::channel::Class;
 use chat_core::link::DownReason;
-use common::*;
+use chat_testkit::peer::Delivery;
+
+use crate::common::*;
 
 #[tokio::test]
 async fn a_frame_reaches_the_others_and_not_its_sender() {
@@ -14,8 +14,8 @@ async fn a_frame_reaches_the_others_and_not_its_sender() {
     let mut b = who(&hub, "b").join(&[group()]).await;
     assert_eq!(a.publish(&group(), b"one").await, SendOutcome::Accepted);
     assert_eq!(b.publish(&group(), b"two").await, SendOutcome::Accepted);
-    assert_eq!(b.received().await.0, b"one");
-    assert_eq!(a.received().await.0, b"two");
+    assert_eq!(b.delivery().await.bytes, &b"one"[..]);
+    assert_eq!(a.delivery().await.bytes, &b"two"[..]);
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn an_offline_mailbox_is_delivered_in_order_until_acknowledged() {
     let hub = bind(memory()).await;
     let mut a = who(&hub, "a").connect().await.unwrap();
     let b = who(&hub, "b").join(&[inbox("b")]).await;
-    b.close().await;
+    b.close().await.unwrap();
     for n in 0..5u8 {
         assert_eq!(a.publish(&inbox("b"), &[n]).await, SendOutcome::Accepted);
     }
@@ -79,11 +79,11 @@ async fn an_offline_mailbox_is_delivered_in_order_until_acknowledged() {
         );
         if round == 1 {
             for (_, handle) in found {
-                b.give(Outbound::Ack(handle)).await.unwrap();
+                b.put(Outbound::Ack(handle)).await.unwrap();
             }
             b.flush().await.unwrap();
         }
-        b.close().await;
+        b.close().await.unwrap();
     }
     let mut b = who(&hub, "b").connect().await.unwrap();
     assert_eq!(b.backlog().await, []);
@@ -94,10 +94,18 @@ async fn an_offline_mailbox_is_delivered_in_order_until_acknowledged() {
 async fn the_last_value_comes_first_and_is_not_live() {
     let hub = bind(memory()).await;
     let mut a = who(&hub, "a").connect().await.unwrap();
-    a.set_value(&presence("a"), Class::Ephemeral, b"old").await;
-    a.set_value(&presence("a"), Class::Ephemeral, b"new").await;
+    for value in [b"old", b"new"] {
+        let kept = a.keep(&presence("a"), Class::Ephemeral, value).await;
+        assert_eq!(kept, SendOutcome::Accepted);
+    }
     let mut b = who(&hub, "b").join(&[presence("a")]).await;
-    assert_eq!(b.received().await, (b"new".to_vec(), None, false));
+    let told = Delivery {
+        channel: presence("a"),
+        bytes: (&b"new"[..]).into(),
+        handle: None,
+        live: false,
+    };
+    assert_eq!(b.delivery().await, told);
     b.caught_up().await;
 }
 
@@ -106,23 +114,22 @@ async fn the_will_is_published_at_death_and_not_at_goodbye_or_takeover() {
     let hub = bind(memory()).await;
     let mut watcher = who(&hub, "w").join(&[presence("a")]).await;
     let a = || who(&hub, "a").will(presence("a"), b"gone");
-    a().connect().await.unwrap().close().await;
-    let first = a().connect().await.unwrap();
+    a().connect().await.unwrap().close().await.unwrap();
+    let mut first = a().connect().await.unwrap();
     let mut second = a().connect().await.unwrap();
-    assert_eq!(first.ended().await.reason, DownReason::Conflict);
-    second
-        .set_value(&presence("a"), Class::Ephemeral, b"here")
-        .await;
-    assert_eq!(watcher.received().await.0, b"here");
+    assert_eq!(first.end().await.reason, DownReason::Conflict);
+    let kept = second.keep(&presence("a"), Class::Ephemeral, b"here").await;
+    assert_eq!(kept, SendOutcome::Accepted);
+    assert_eq!(watcher.delivery().await.bytes, &b"here"[..]);
     drop(second);
-    assert_eq!(watcher.received().await.0, b"gone");
+    assert_eq!(watcher.delivery().await.bytes, &b"gone"[..]);
 }
 
 #[tokio::test]
 async fn a_stopping_hub_asks_to_come_back_later() {
     let hub = bind(memory()).await;
-    let a = who(&hub, "a").connect().await.unwrap();
-    let (ended, done) = tokio::join!(a.ended(), hub.shutdown(DEADLINE));
+    let mut a = who(&hub, "a").connect().await.unwrap();
+    let (ended, done) = tokio::join!(a.end(), hub.shutdown(DEADLINE));
     assert!(done);
     assert_eq!(ended.reason, DownReason::TryLater);
     assert!(ended.retry_after.is_some());
