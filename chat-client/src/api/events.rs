@@ -53,7 +53,7 @@ pub enum Event {
     },
     /// The stream was full: so many events were left out whose content can be asked for again
     /// (presence, lobby, connection, typing, receipts). Or, before the first stream was opened,
-    /// so many events of any kind.
+    /// so many events of any kind but messages: these are all told.
     Lagged {
         /// How many.
         missed: u64,

@@ -377,9 +377,11 @@ impl Driver {
         for (conv, places) in self.done.take() {
             let endpoint = &mut self.desk.endpoint;
             endpoint.acknowledge(conv, places.up_to, self.now);
-            for pos in places.only {
-                endpoint.acknowledge_only(conv, pos, self.now);
+            for pos in &places.only {
+                endpoint.acknowledge_only(conv, *pos, self.now);
             }
+            let done = |pos| pos <= places.up_to || places.only.contains(&pos);
+            self.desk.board.forget_early(conv, done);
         }
         true
     }

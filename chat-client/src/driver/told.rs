@@ -4,6 +4,11 @@
 //! that is full, and the driver receives nothing more until it was read: the sender's window
 //! closes and memory stays flat. What can be asked for again (presence, typing, receipts, the
 //! connection) is left out then, and the stream is told how much it missed.
+//!
+//! Before the first stream is opened nobody may ever read: a program may live on timelines alone. So
+//! the receiving goes on. Messages are kept until they are acknowledged, by whichever way; they are
+//! as many as the inbox holds, then the core closes its senders' windows. Of other events the
+//! oldest are left out and counted.
 
 use core::task::{Context, Poll};
 use std::collections::{BTreeMap, VecDeque};
@@ -20,7 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::slot::Slot;
 
-/// Events that wait in one stream, and for the first stream before there is one.
+/// Events that wait in one stream; and for the first stream before there is one, beside messages.
 pub(crate) const STREAM: usize = 1_024;
 /// Places of new rows that wait in one timeline; beyond it the timeline is told that it lagged.
 pub(crate) const FEED: usize = 1_024;
@@ -85,6 +90,8 @@ pub(crate) struct Board {
     streams: Vec<Stream>,
     /// What came before the first stream was opened.
     early: VecDeque<Event>,
+    /// How many of it are no messages.
+    early_others: usize,
     early_missed: u64,
     opened: bool,
     feeds: BTreeMap<ConvId, Vec<Feeding>>,
@@ -100,6 +107,7 @@ impl Board {
         Self {
             streams: Vec::new(),
             early: VecDeque::new(),
+            early_others: 0,
             early_missed: 0,
             opened: false,
             feeds: BTreeMap::new(),
@@ -196,11 +204,7 @@ impl Board {
     pub(crate) fn tell(&mut self, event: Event) {
         self.tell_waiters(&event);
         if !self.opened {
-            self.early.push_back(event);
-            if self.early.len() > STREAM {
-                self.early.pop_front();
-                self.early_missed += 1;
-            }
+            self.keep_early(event);
             return;
         }
         for stream in &mut self.streams {
@@ -209,6 +213,29 @@ impl Board {
             } else {
                 stream.held.push_back(event.clone());
             }
+        }
+    }
+
+    fn keep_early(&mut self, event: Event) {
+        if message(&event).is_none() {
+            if self.early_others == STREAM {
+                let oldest = self.early.iter().position(|event| message(event).is_none());
+                oldest.and_then(|at| self.early.remove(at));
+                self.early_missed += 1;
+            } else {
+                self.early_others += 1;
+            }
+        }
+        self.early.push_back(event);
+    }
+
+    /// The application is done with these messages, without having seen a stream: they are not
+    /// told to the first one.
+    pub(crate) fn forget_early(&mut self, conv: ConvId, done: impl Fn(u64) -> bool) {
+        if !self.opened {
+            let gone =
+                |event: &Event| message(event).is_some_and(|(of, at)| of == conv && done(at));
+            self.early.retain(|event| !gone(event));
         }
     }
 
@@ -344,6 +371,16 @@ impl Board {
         if feeds.is_empty() {
             self.feeds.remove(&conv);
         }
+    }
+}
+
+/// The place of a message.
+fn message(event: &Event) -> Option<(ConvId, u64)> {
+    match event {
+        Event::Delivery(DeliveryEvent::Received(received)) => {
+            Some((received.id.stream.conv, received.pos))
+        }
+        _ => None,
     }
 }
 

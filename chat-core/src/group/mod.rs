@@ -372,7 +372,10 @@ impl Groups {
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Now) {
-        while let Some((id, timer)) = self.timers.pop_due(now.mono) {
+        while let Some(key) = self.timers.first_due(now.mono).copied() {
+            let due = self.timers.due(&key).unwrap_or(now.mono);
+            self.timers.remove(&key);
+            let (id, timer) = key;
             match timer {
                 Timer::Beat => self.beat(id, now),
                 Timer::Resend => self.resend(id, now),
@@ -381,7 +384,7 @@ impl Groups {
                 Timer::Ack => self.report_head(id),
                 Timer::Fetch => self.fetch(id, now),
                 Timer::Sync => self.sync(id, now),
-                Timer::Succeed => self.succeed(id, now),
+                Timer::Succeed => self.succeed(id, now.mono.saturating_since(due), now),
                 Timer::Window => self.close_canvass(id, now),
                 Timer::Push => self.push_orphans(id, now),
                 Timer::Fence => self.work(id, now),

@@ -91,11 +91,17 @@ impl Groups {
         self.after(id, Timer::Succeed, wait, self.config.spread, now);
     }
 
-    /// The wait is over.
-    pub(super) fn succeed(&mut self, id: GroupId, now: Now) {
+    /// The wait is over, since `late`. Who stood still that long reads first what came meanwhile:
+    /// the leader's beats may lie unread.
+    pub(super) fn succeed(&mut self, id: GroupId, late: Duration, now: Now) {
         let Some(group) = self.groups.get(&id).filter(|_| self.up) else {
             return;
         };
+        if late >= self.config.beat && !planted("group-asks-before-it-reads") {
+            mark("group-woke-late");
+            self.canvass_later(id, self.config.window, now);
+            return;
+        }
         if self.silence(group, now) < self.patience(group) && !self.may_canvass_now(group, now) {
             self.arm_succession(id, now);
             return;

@@ -4,7 +4,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use chat_core::config::Config;
+use chat_core::config::{BudgetConfig, Config};
 
 use super::rng::Draw;
 
@@ -309,7 +309,11 @@ impl Swarm {
     /// The core's settings.
     pub fn config(&self) -> Config {
         let mut config = if self.lan {
-            Config::lan()
+            let mut config = Config::lan();
+            // Simulated lines are slower than those of a LAN, and floods are to reach the budget.
+            config.budget = BudgetConfig::default();
+            config.group = config.group.with_beat(Duration::from_secs(1));
+            config
         } else {
             Config::default()
         };

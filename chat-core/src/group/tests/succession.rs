@@ -89,6 +89,27 @@ fn ig9_nobody_succeeds_a_leader_because_of_its_own_outage() {
 }
 
 #[test]
+fn ig9_who_stood_still_reads_before_it_asks() {
+    let mut net = Net::new(&["ann", "bob"], 46);
+    let id = net.full();
+    let asks = |net: &Net| net.nodes[1].groups.groups[&id].canvass.is_some();
+    // Bob's process stood still for long; what ann said meanwhile lies unread.
+    let still = |now: Now, seconds| Now {
+        mono: now.mono + Duration::from_secs(seconds),
+        ..now
+    };
+    net.run(1, |g, now| g.handle_timeout(still(now, 120)));
+    assert!(!asks(&net));
+    // There was nothing: now it asks.
+    let config = GroupConfig::default();
+    let soon = config.window + config.spread;
+    net.run(1, |g, now| {
+        g.handle_timeout(still(now, 120 + soon.as_secs() + 1))
+    });
+    assert!(asks(&net));
+}
+
+#[test]
 fn a_group_of_two_lives_on_without_its_leader() {
     let mut net = Net::new(&["ann", "bob"], 42);
     let id = net.full();

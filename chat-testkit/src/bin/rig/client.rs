@@ -59,7 +59,6 @@ fn config() -> Config {
     // More than this, and a broker that keeps every copy drowns its readers in them.
     config.delivery.retransmit_rate = 100;
     config.delivery.max_outbox = 20_000;
-    config.group = config.group.with_beat(Duration::from_millis(200));
     config.budget.frames_per_second = 20_000;
     config.budget.burst = 40_000;
     config
