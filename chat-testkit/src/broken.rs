@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chat_client::transport::{
-    Capabilities, ConnectOptions, Connector, Inbound, Outbound, SendOutcome, Transport,
-    TransportError,
+    Capabilities, ConnectOptions, Connector, FencingLeases, Inbound, Outbound, SendOutcome,
+    Transport, TransportError,
 };
 use chat_core::channel::Channel;
 
@@ -155,6 +155,10 @@ impl BrokenTransport {
 impl Transport for BrokenTransport {
     fn capabilities(&self) -> &'static Capabilities {
         self.inner.capabilities()
+    }
+
+    fn leases(&self) -> Option<Arc<dyn FencingLeases>> {
+        self.inner.leases()
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Inbound, TransportError>> {

@@ -54,6 +54,11 @@ impl FencingLeases for Leases {
         self.ttl
     }
 
+    async fn holder(&self, group: GroupId) -> Result<Option<DeviceId>, LeaseError> {
+        let (by, _revision) = self.look(&self.api()?, &lease_key(group)).await?;
+        Ok(by)
+    }
+
     async fn acquire(&self, group: GroupId, holder: DeviceId) -> Result<FencingLease, LeaseError> {
         let (api, key) = (self.api()?, lease_key(group));
         let (by, expected) = self.look(&api, &key).await?;

@@ -12,6 +12,7 @@
 //! - every queue has a bound, and an application that does not read stops the receiving, not the
 //!   timers, commands and acknowledgements.
 
+mod leases;
 mod pipeline;
 mod told;
 mod wire;
@@ -27,6 +28,7 @@ use chat_core::id::ConvId;
 use chat_core::link::LinkEvent;
 use chat_core::time::Timestamp;
 use chat_core::{Endpoint, Event, Output, PersistId};
+use leases::Leases;
 use pipeline::Pipeline;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
@@ -164,6 +166,7 @@ pub(crate) struct Driver {
     now: Timestamp,
     rows: Pipeline,
     wire: Wire,
+    leases: Leases,
     events: VecDeque<(Option<PersistId>, Event)>,
     replies: VecDeque<(Option<PersistId>, Reply)>,
     commands: mpsc::Receiver<Command>,
@@ -189,6 +192,7 @@ impl Driver {
             now: Timestamp::ZERO,
             rows: Pipeline::new(parts.store),
             wire: Wire::new(parts.connector, user, device),
+            leases: Leases::new(device),
             events: VecDeque::new(),
             replies: VecDeque::new(),
             commands: parts.commands,
@@ -233,6 +237,7 @@ impl Driver {
             moved |= self.tell(cx);
             moved |= self.poll_send(cx);
             moved |= self.handle_due(cx);
+            moved |= self.leases.poll(cx, &mut self.desk.endpoint, self.now);
             moved |= self.poll_acknowledgements(cx);
             if self.may_take_commands() {
                 moved |= self.poll_commands(cx);
@@ -338,6 +343,7 @@ impl Driver {
 
     fn handle_down(&mut self, error: crate::transport::TransportError) {
         tracing::debug!(target: "chat::driver", %error, "the connection ended");
+        self.leases.end(&mut self.desk.endpoint, self.now);
         let down = LinkEvent::Down {
             reason: error.reason,
             retry_after: error.retry_after,
@@ -473,6 +479,7 @@ impl Driver {
                     marks_backlog,
                 };
                 endpoint.handle_link(&up, now);
+                self.leases.begin(self.wire.leases());
             }
             Inbound::Subscribed { channel, granted } => {
                 let event = if granted {

@@ -19,7 +19,8 @@ use tokio::time::Sleep;
 
 use super::pipeline::Pipeline;
 use crate::transport::{
-    ConnectOptions, Connector, Handle, Inbound, Outbound, Token, Transport, TransportError,
+    ConnectOptions, Connector, FencingLeases, Handle, Inbound, Outbound, Token, Transport,
+    TransportError,
 };
 
 /// Frames that wait for a slow transport: beyond the first bound ephemeral frames are dropped,
@@ -89,6 +90,14 @@ impl Wire {
 
     pub(super) fn marks_backlog(&self) -> bool {
         self.connector.capabilities().backlog_marker
+    }
+
+    /// The leases of the connection, if its broker grants any.
+    pub(super) fn leases(&self) -> Option<Arc<dyn FencingLeases>> {
+        match &self.conn {
+            Conn::Up(transport) => transport.leases(),
+            _ => None,
+        }
     }
 
     /// Frames dropped because the transport took none.

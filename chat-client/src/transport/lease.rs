@@ -1,9 +1,10 @@
 //! Leases by compare-and-set: a hint of who leads a group, for transports whose broker has one
 //! ([`Capabilities::cas`](super::Capabilities::cas)).
 //!
-//! A lease shortens a failover: who does not get it need not try to lead. Safety never rests on
-//! it, because a holder may be paused past the end of its lease without noticing. What decides is
-//! the signed log of the group (rules G4, G18).
+//! A lease shortens a failover: the driver holds it for the groups that we lead, and members of a
+//! group whose leader fell silent see whether it lapsed. Safety never rests on it, because a holder
+//! may be paused past the end of its lease without noticing. What decides is the signed log of the
+//! group (rules G4, G18).
 
 use core::fmt;
 use core::time::Duration;
@@ -51,6 +52,12 @@ pub enum LeaseError {
 pub trait FencingLeases: Send + Sync + fmt::Debug {
     /// How long a lease lasts that is not renewed. Renew it after a third of that.
     fn ttl(&self) -> Duration;
+
+    /// Who holds the lease of `group`; `None` when nobody does.
+    ///
+    /// # Errors
+    /// [`LeaseError::Unavailable`].
+    async fn holder(&self, group: GroupId) -> Result<Option<DeviceId>, LeaseError>;
 
     /// Takes the lease of `group` if nobody holds it. A device that holds it already gets a newer
     /// one, so that its earlier process is fenced off.

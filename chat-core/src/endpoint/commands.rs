@@ -7,7 +7,7 @@ use super::Endpoint;
 use crate::channel::Channel;
 use crate::content::Content;
 use crate::delivery::{SendError, SortKey};
-use crate::group::{GroupError, LeaseHint, LeavePlan, Rules};
+use crate::group::{GroupError, LeaseHint, LeaseNeed, LeavePlan, Rules};
 use crate::id::{
     ConvId, DeviceId, GroupId, GroupName, InviteId, LobbyName, MessageId, RequestId, TxnId, UserId,
 };
@@ -225,6 +225,12 @@ impl Endpoint {
         self.run(now, |this, now| {
             this.groups.handle_fence_hint(group, hint, now);
         });
+    }
+
+    /// Which outside leases are worth a question to who grants them, by now.
+    pub fn lease_needs(&mut self, now: Timestamp) -> Vec<(GroupId, LeaseNeed)> {
+        let now = self.clock.read(now);
+        self.groups.lease_needs(now)
     }
 
     /// Asks to join (G14).

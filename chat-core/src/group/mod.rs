@@ -17,6 +17,7 @@
 //! | a leader that a kick names; one deposed wrongly; late orders | `lame`, `defence`, `fence` |
 //! | what a leader does; what is committed; what waits | `lead`, `commit`, `work` |
 //! | hand-over and leaving; requests; invitations | `handover`, `apply`, `joins`, `invite` |
+//! | what an outside lease says | `lease` |
 //! | following and serving the log; who may write; what we are | `member`, `serve`, `judge`, `standing` |
 //!
 //! Commands: [`Groups::create`], [`Groups::join`], [`Groups::withdraw`], [`Groups::approve`],
@@ -51,6 +52,7 @@ mod joins;
 mod judge;
 mod lame;
 mod lead;
+mod lease;
 mod member;
 mod op;
 mod orphans;
@@ -77,7 +79,7 @@ use bytes::Bytes;
 
 pub use types::{
     Audience, Change, GroupError, GroupEvent, GroupView, Guarantee, JoinRequest, LeaseHint,
-    LeavePlan, Member, Membership, Passing, Policy, Rules, Verdict,
+    LeaseNeed, LeavePlan, Member, Membership, Passing, Policy, Rules, Verdict,
 };
 
 use self::canvass::Canvassing;

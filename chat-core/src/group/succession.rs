@@ -6,27 +6,12 @@
 
 use core::time::Duration;
 
-use super::types::LeaseHint;
 use super::{Group, Groups, Timer};
 use crate::id::GroupId;
 use crate::probe::{mark, planted};
 use crate::time::{Now, Timestamp};
 
 impl Groups {
-    /// An outside lease on the lead of `group` changed hands or lapsed. Safety never rests on it.
-    pub fn handle_fence_hint(&mut self, group: GroupId, hint: LeaseHint, now: Now) {
-        let Some(held) = self.groups.get_mut(&group) else {
-            return;
-        };
-        held.lease = Some(hint);
-        if hint == LeaseHint::Lost {
-            mark("group-lease-lost");
-            if self.timers.due(&(group, Timer::Succeed)).is_some() {
-                self.arm_succession(group, now);
-            }
-        }
-    }
-
     /// How long the leader has been silent while we listened.
     pub(super) fn silence(&self, group: &Group, now: Now) -> Duration {
         if planted("group-counts-silence-offline") {
@@ -43,18 +28,20 @@ impl Groups {
 
     /// After so much silence others may be supported.
     pub(super) fn is_silent(&self, group: &Group, now: Now) -> bool {
-        let limit = match group.lease {
-            Some(LeaseHint::Lost) => self.config.beat * 3 / 2,
-            _ => self.config.suspect,
+        let limit = if group.lease_lapsed() {
+            self.config.suspect.min(self.config.beat * 3 / 2)
+        } else {
+            self.config.suspect
         };
         self.silence(group, now) >= limit
     }
 
     /// After so much silence the most senior member asks.
     fn patience(&self, group: &Group) -> Duration {
-        match group.lease {
-            Some(LeaseHint::Lost) => self.config.beat * 2,
-            _ => self.config.succeed,
+        if group.lease_lapsed() {
+            self.config.succeed.min(self.config.beat * 2)
+        } else {
+            self.config.succeed
         }
     }
 
@@ -64,6 +51,10 @@ impl Groups {
             return;
         };
         group.heard = Some(now.mono);
+        if group.lease_lapsed() {
+            mark("group-lease-refuted");
+            group.lease = None;
+        }
         if self.timers.due(&(id, Timer::Succeed)).is_some() {
             self.arm_succession(id, now);
         }

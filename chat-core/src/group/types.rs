@@ -89,6 +89,16 @@ pub enum LeaseHint {
     Lost,
 }
 
+/// What an outside lease is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum LeaseNeed {
+    /// We lead: hold it.
+    Hold,
+    /// The leader is silent: see whether it still holds it.
+    Look,
+}
+
 /// Our own standing in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,14 +1,21 @@
-//! Leases: two contenders, expiry, and a stale revision.
+//! Leases: two contenders, expiry, a stale revision, and a failover that a lapse shortens.
 
 use core::time::Duration;
+use std::future::IntoFuture;
 use std::time::Instant;
 
+use chat_client::store::MemoryStore;
 use chat_client::transport::LeaseError;
-use chat_core::id::{DeviceId, GroupId};
+use chat_client::{CallError, Client, Event, Identity};
+use chat_core::config::Config;
+use chat_core::group::GroupError;
+use chat_core::id::{DeviceId, GroupId, GroupName};
+use chat_core::identity::DeviceKey;
 use chat_testkit::broker::Memory;
+use chat_transport_nats::NatsConnector;
 
 use super::{builder, connector, jetstream};
-use chat_testkit::peer::{Peer, within};
+use chat_testkit::peer::{Peer, user, within};
 
 const GROUP: GroupId = GroupId([9; 32]);
 const ALICE: DeviceId = DeviceId([1; 32]);
@@ -125,4 +132,68 @@ async fn a_lease_outlives_the_connection_and_the_server_and_the_handle_does_not(
         Err(LeaseError::Held { by: ALICE })
     );
     leases.renew(&lease).await.unwrap();
+}
+
+async fn client(name: &str, key: u8, to: &NatsConnector, config: &Config) -> Client {
+    let identity = Identity::new(user(name), DeviceKey::from_secret([key; 32]));
+    let builder = Client::builder(identity).store(MemoryStore::new());
+    let builder = builder.config(config.clone()).transport(to.clone());
+    builder.open().await.unwrap()
+}
+
+#[tokio::test]
+async fn g4_a_lapsed_lease_lets_others_succeed_who_would_have_waited_an_hour() {
+    let broker = jetstream();
+    let to = builder(&broker).lease_ttl(TTL).build().unwrap();
+    let mut config = Config::lan();
+    config.group.suspect = Duration::from_secs(1_800);
+    config.group.succeed = Duration::from_secs(3_600);
+    let alice = client("alice", 1, &to, &config).await;
+    let mut events = alice.events().await.unwrap();
+    let room = alice.create_group(&GroupName::new("ops").unwrap()).await;
+    let group = room.unwrap().group();
+    let welcome = tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if let Event::JoinRequest(join) = event {
+                // A machine that is busy elsewhere may be offline just now.
+                while let Err(CallError::Refused(GroupError::Offline)) = join.approve().await {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    });
+    let mut rooms = Vec::new();
+    for (name, key) in [("bob", 2), ("cyd", 3)] {
+        let joining = client(name, key, &to, &config).await.join(group);
+        rooms.push(within(joining.into_future()).await.unwrap());
+    }
+    let watcher = Peer::connect(&to, "eve").await.unwrap();
+    let leases = watcher.leases().unwrap();
+    let holder = async |wanted: &[DeviceId]| {
+        within(async {
+            loop {
+                let holder = leases.holder(group).await.unwrap();
+                if holder.is_some_and(|holder| wanted.contains(&holder)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    };
+    holder(&[alice.device()]).await;
+    within(alice.shutdown(Duration::from_secs(1)))
+        .await
+        .unwrap();
+    within(welcome).await.unwrap();
+    for room in &rooms {
+        within(async {
+            while room.leader().await.unwrap() == Some(user("alice")) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+    let devices: Vec<_> = rooms.iter().map(|room| room.client().device()).collect();
+    holder(&devices).await;
 }
