@@ -1,5 +1,6 @@
 //! The log itself: what is taken, what is refused, which branch wins.
 
+use core::slice;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -264,8 +265,10 @@ fn ig2_a_shorter_branch_never_wins() {
     let before = long.head();
     for i in 0..20 {
         let other = next(&base, meta(&format!("z{i}")), &ANN);
-        long.accept(&[other], &FakeVerifier);
+        let done = long.accept(slice::from_ref(&other), &FakeVerifier);
         assert_eq!(long.head(), before);
+        let lower: Vec<_> = done.lower.iter().map(|entry| entry.hash).collect();
+        assert_eq!(lower, [Entry::open(&other).unwrap().hash]);
     }
 }
 
@@ -295,7 +298,7 @@ fn a_machine_tells_an_equivocation_once_and_follows_the_winner() {
         nonce,
     }]);
     let admit = Entry::sign(drafted, &ANN).unwrap().bytes;
-    chain.accept(core::slice::from_ref(&admit), &FakeVerifier);
+    chain.accept(slice::from_ref(&admit), &FakeVerifier);
     let both = [meta("x"), meta("y")].map(|op| next(&chain, op, &ANN));
     let from = Sender {
         user: user("ann"),
@@ -385,7 +388,15 @@ fn a_fetch_names_places_from_the_head_to_the_genesis_and_the_answer_starts_where
         }
     }
     let have = chain.have().have;
-    assert_eq!(have.first().unwrap().index, chain.index());
+    let near: Vec<_> = have[..5]
+        .iter()
+        .map(|at| chain.index() - at.index)
+        .collect();
+    assert_eq!(
+        near,
+        [0, 1, 2, 3, 5],
+        "one by one at first, then ever further"
+    );
     assert_eq!(have.last().unwrap().index, 1);
     let at_40 = at_40.unwrap();
     assert_eq!(chain.common(&at_40.have().have), 40);
@@ -408,7 +419,7 @@ fn branches() -> (Chain, Vec<Bytes>) {
         let mut branch = base.clone();
         for i in 0..len {
             let entry = next(&branch, meta(&format!("{text}{i}")), &ANN);
-            branch.accept(core::slice::from_ref(&entry), &FakeVerifier);
+            branch.accept(slice::from_ref(&entry), &FakeVerifier);
             all.push(entry);
         }
     }
