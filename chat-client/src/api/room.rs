@@ -5,7 +5,8 @@ use core::ops::Deref;
 use core::pin::Pin;
 
 use chat_core::group::{
-    GroupError, GroupView, Guarantee, JoinRequest, LeaseHint, LeavePlan, Member, Membership, Rules,
+    BatchStep, GroupError, GroupView, Guarantee, JoinRequest, LeaseHint, LeavePlan, Member,
+    Membership, Rules,
 };
 use chat_core::id::{GroupId, GroupName, RequestId, UserId};
 use tokio::sync::oneshot;
@@ -359,16 +360,17 @@ impl Room {
             .await
     }
 
-    /// Lets several applicants in at once: all or none (G19).
+    /// Changes the roster in one entry of the log: all steps or none, for everybody (G19).
     ///
     /// # Errors
-    /// [`GroupError`]; then nobody was let in.
+    /// [`GroupError::InBatch`] names the step that cannot be done; [`GroupError::TooWide`] and
+    /// [`GroupError::NotCommitted`] come in strict groups. Nothing was changed then.
     ///
     /// # Cancel safety
-    /// The call may or may not take effect; [`Self::view`] tells.
-    pub async fn approve_all(&self, requests: &[RequestId]) -> Result<(), GroupFailed> {
-        let requests = requests.to_vec();
-        self.command(move |desk, group, now| desk.endpoint.approve_all(group, &requests, now))
+    /// The call may or may not take effect, as a whole; [`Self::view`] tells.
+    pub async fn apply(&self, steps: &[BatchStep]) -> Result<(), GroupFailed> {
+        let steps = steps.to_vec();
+        self.command(move |desk, group, now| desk.endpoint.apply(group, &steps, now))
             .await
     }
 

@@ -7,7 +7,7 @@ use super::Endpoint;
 use crate::channel::Channel;
 use crate::content::Content;
 use crate::delivery::{SendError, SortKey};
-use crate::group::{GroupError, LeaseHint, LeaseNeed, LeavePlan, Rules};
+use crate::group::{BatchStep, GroupError, LeaseHint, LeaseNeed, LeavePlan, Rules};
 use crate::id::{
     ConvId, DeviceId, GroupId, GroupName, InviteId, LobbyName, MessageId, RequestId, TxnId, UserId,
 };
@@ -205,19 +205,17 @@ impl Endpoint {
         self.run_group(group, now, |this, now| this.groups.invite(group, user, now))
     }
 
-    /// Lets several applicants in at once: all or none (G19).
+    /// Changes the roster in one entry of the log: all steps or none (G19).
     ///
     /// # Errors
-    /// [`GroupError`]; then nobody was let in.
-    pub fn approve_all(
+    /// [`GroupError`], most often [`GroupError::InBatch`]; then nothing was changed.
+    pub fn apply(
         &mut self,
         group: GroupId,
-        requests: &[RequestId],
+        steps: &[BatchStep],
         now: Timestamp,
     ) -> Result<(), GroupError> {
-        self.run_group(group, now, |this, now| {
-            this.groups.approve_all(group, requests, now)
-        })
+        self.run_group(group, now, |this, now| this.groups.apply(group, steps, now))
     }
 
     /// What an outside lease says of a group's leader; it may shorten the wait for a succession.

@@ -1,4 +1,4 @@
-//! Those who ask to be let in (G14, G16, G17, G19).
+//! Those who ask to be let in (G14, G16, G17).
 //!
 //! Every member keeps what stands, so that it is answered also when the first leader never comes
 //! back; only the leader shows and answers it. A request names its instance, so that a late copy
@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use super::op::{Admission, MAX_BATCH, Op};
+use super::op::{Admission, Op};
 use super::rows::{self, Waiting};
 use super::types::{GroupError, GroupEvent, JoinRequest, Policy};
 use super::{Group, Groups, Timer, check_text};
@@ -68,21 +68,8 @@ impl Groups {
         request: RequestId,
         now: Now,
     ) -> Result<(), GroupError> {
-        self.approve_all(group, &[request], now)
-    }
-
-    /// Lets several applicants in at once: all or none (G19).
-    ///
-    /// # Errors
-    /// [`GroupError`]; then nobody was let in.
-    pub fn approve_all(
-        &mut self,
-        group: GroupId,
-        requests: &[RequestId],
-        now: Now,
-    ) -> Result<(), GroupError> {
         let roster = &self.reign(group, now)?.roster;
-        let chosen = self.waiting(group, requests)?;
+        let chosen = self.waiting(group, &[request])?;
         let fresh = |w: &&Waiting| {
             !roster.sits(w.device, w.nonce) && !roster.gone.contains_key(&(w.device, w.nonce))
         };
@@ -99,17 +86,6 @@ impl Groups {
             })
             .collect();
         let strict = roster.policy == Policy::Strict;
-        let at_once = if strict && requests.len() > 1 {
-            1
-        } else {
-            MAX_BATCH
-        };
-        if admissions.len() > at_once {
-            return Err(GroupError::Full {
-                what: "admissions at a time",
-                max: at_once,
-            });
-        }
         let max = self.config.max_roster.min(roster.capacity());
         if roster.seats.len() + admissions.len() > max {
             let what = "members";
@@ -187,7 +163,7 @@ impl Groups {
     }
 
     /// The named requests with those of the same users' other devices.
-    fn waiting(
+    pub(super) fn waiting(
         &self,
         group: GroupId,
         requests: &[RequestId],
@@ -223,7 +199,14 @@ impl Groups {
         }
     }
 
-    fn answer(&mut self, id: GroupId, request: RequestId, user: &UserId, code: u8, why: &str) {
+    pub(super) fn answer(
+        &mut self,
+        id: GroupId,
+        request: RequestId,
+        user: &UserId,
+        code: u8,
+        why: &str,
+    ) {
         if self.up {
             self.mail(user, answer(id, request, code, why));
         }

@@ -225,7 +225,7 @@ impl Groups {
     ) -> Result<u64, GroupError> {
         let chain = self.chain(id).ok_or(GroupError::NoSuchGroup)?;
         let index = chain.index() + 1;
-        let grows = matches!(op, Op::Admit(_) | Op::Meta { .. });
+        let grows = matches!(op, Op::Meta { .. }) || !op.admissions().is_empty();
         let max = if grows { SOFT_ENTRIES } else { MAX_ENTRIES };
         let full = GroupError::Full {
             what: "log entries",
@@ -249,6 +249,12 @@ impl Groups {
             }
         }
         Ok(index)
+    }
+
+    /// True when an operation does not fit an entry.
+    pub(super) fn is_too_long(&self, id: GroupId, op: &Op, now: Now) -> bool {
+        let term = self.chain(id).map(|chain| chain.roster.term);
+        term.is_some_and(|term| self.sign(id, term, op.clone(), now).is_none())
     }
 
     fn sign(&self, id: GroupId, term: Term, op: Op, now: Now) -> Option<Bytes> {

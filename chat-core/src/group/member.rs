@@ -266,12 +266,13 @@ impl Groups {
         if let Some(until) = kicked.filter(|_| was_inside || joined) {
             let entry = chain.entry(until).map(|entry| entry.draft);
             if let Some(draft) = entry
-                && let Op::Kick { reason, .. } = draft.op
+                && let mut removals = draft.op.removals().into_iter()
+                && let Some(removal) = removals.find(|one| one.user == self.me.user)
             {
                 self.effects.emit_gated(GroupEvent::Removed {
                     group: id,
                     by: draft.author,
-                    reason,
+                    reason: removal.reason,
                 });
             }
         }
@@ -380,20 +381,20 @@ impl Groups {
 
 /// What undoing an entry takes back, as it was told.
 fn undone(entry: &Entry) -> Vec<(UserId, Change)> {
-    let changes = match &entry.draft.op {
-        Op::Admit(list) => list
-            .iter()
-            .map(|one| Change::Admitted {
-                user: one.user.clone(),
-            })
-            .collect(),
-        Op::Kick { user, reason, .. } => vec![Change::Kicked {
-            user: user.clone(),
-            reason: reason.clone(),
-        }],
+    let op = &entry.draft.op;
+    let changes = match op {
         Op::Left { user, .. } => vec![Change::Left { user: user.clone() }],
         Op::Meta { name } => vec![Change::Renamed { name: name.clone() }],
-        _ => Vec::new(),
+        _ => {
+            let kicked = op.removals().into_iter().map(|one| Change::Kicked {
+                user: one.user,
+                reason: one.reason,
+            });
+            let admitted = op.admissions().iter().map(|one| Change::Admitted {
+                user: one.user.clone(),
+            });
+            kicked.chain(admitted).collect()
+        }
     };
     let by = |change| (entry.draft.author.clone(), change);
     changes.into_iter().map(by).collect()

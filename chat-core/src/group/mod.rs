@@ -15,13 +15,13 @@
 //! | a silent leader; a candidate; a supporter; the claim | `succession`, `canvass`, `promise`, `claim` |
 //! | kicks, leaves and admissions of abandoned branches | `sticky`, `orphans` |
 //! | a leader that a kick names; one deposed wrongly; late orders | `lame`, `defence`, `fence` |
-//! | what a leader does; what is committed; what waits | `lead`, `commit`, `work` |
+//! | what a leader does; several changes at once; what is committed; what waits | `lead`, `batch`, `commit`, `work` |
 //! | hand-over and leaving; requests; invitations | `handover`, `apply`, `joins`, `invite` |
 //! | what an outside lease says | `lease` |
 //! | following and serving the log; who may write; what we are | `member`, `serve`, `judge`, `standing` |
 //!
 //! Commands: [`Groups::create`], [`Groups::join`], [`Groups::withdraw`], [`Groups::approve`],
-//! [`Groups::approve_all`], [`Groups::deny`], [`Groups::kick`], [`Groups::invite`],
+//! [`Groups::deny`], [`Groups::kick`], [`Groups::apply`], [`Groups::invite`],
 //! [`Groups::rename`], [`Groups::plan_leave`], [`Groups::leave`], [`Groups::hand_over`],
 //! [`Groups::answer_offer`]. Inputs: [`Groups::handle_frame`], [`Groups::handle_up`],
 //! [`Groups::handle_down`], [`Groups::handle_timeout`], [`Groups::handle_fence_hint`]. What they lead
@@ -38,6 +38,7 @@
 //! branches of 256 entries (beyond that their kicks hold here and cannot be proved to others).
 
 mod apply;
+mod batch;
 mod canvass;
 mod chain;
 mod claim;
@@ -78,8 +79,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use types::{
-    Audience, Change, GroupError, GroupEvent, GroupView, Guarantee, JoinRequest, LeaseHint,
-    LeaseNeed, LeavePlan, Member, Membership, Passing, Policy, Rules, Verdict,
+    Audience, BatchStep, Change, GroupError, GroupEvent, GroupView, Guarantee, JoinRequest,
+    LeaseHint, LeaseNeed, LeavePlan, Member, Membership, Passing, Policy, Rules, Verdict,
 };
 
 use self::canvass::Canvassing;

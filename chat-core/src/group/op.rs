@@ -6,6 +6,7 @@
 //! hand-over; or 2 and then supporters in ascending order of key, each key (32) and signature (64),
 //! the claimant itself left out. 6 Handover, raw: device (32), 1 agreed or 2 unasked. 7 Void, raw:
 //! hash of the kick. 8 Fence: term, last index. 9 Meta, raw: name. 10 Checkpoint, raw: digest (32).
+//! 11 Batch: list of kicks as in 3, list of admissions as in 2.
 //!
 //! Guarantee: an operation that this version does not know is no entry, so a log is never folded
 //! past something that was not understood.
@@ -33,6 +34,14 @@ pub(super) struct Admission {
     pub user: UserId,
     pub device: DeviceId,
     pub nonce: Nonce,
+}
+
+/// The instances of one user that a batch removes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Removal {
+    pub user: UserId,
+    pub instances: Vec<(DeviceId, Nonce)>,
+    pub reason: String,
 }
 
 /// Why its author may reign.
@@ -82,6 +91,11 @@ pub(super) enum Op {
     Meta { name: GroupName },
     /// The digest of the state before this entry.
     Checkpoint { state: Hash },
+    /// Removes and lets in, in this order, all or none (G19).
+    Batch {
+        removals: Vec<Removal>,
+        admissions: Vec<Admission>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -104,6 +118,49 @@ struct WireKick {
     user: BoundedStr<256>,
     instances: BoundedVec<([u8; 32], Nonce), MAX_DEVICES>,
     reason: BoundedStr<512>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireBatch {
+    removals: BoundedVec<WireKick, MAX_BATCH>,
+    admissions: BoundedVec<WireAdmission, MAX_BATCH>,
+}
+
+impl WireKick {
+    fn new(user: &UserId, instances: &[(DeviceId, Nonce)], reason: &str) -> Self {
+        Self {
+            user: BoundedStr::truncated(user.as_str()),
+            instances: BoundedVec::take_from(instances.iter().map(|(d, n)| (d.0, *n))),
+            reason: BoundedStr::truncated(reason),
+        }
+    }
+
+    fn read(&self) -> Option<Removal> {
+        let instances = self.instances.iter();
+        Some(Removal {
+            user: user(&self.user)?,
+            instances: instances.map(|(d, n)| (DeviceId(*d), *n)).collect(),
+            reason: self.reason.to_string(),
+        })
+    }
+}
+
+impl WireAdmission {
+    fn new(one: &Admission) -> Self {
+        Self {
+            user: BoundedStr::truncated(one.user.as_str()),
+            device: one.device.0,
+            nonce: one.nonce,
+        }
+    }
+
+    fn read(&self) -> Option<Admission> {
+        Some(Admission {
+            user: user(&self.user)?,
+            device: DeviceId(self.device),
+            nonce: self.nonce,
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -141,7 +198,35 @@ impl Warrant {
 impl Op {
     /// True for what changes who is in: the strict policy lets one at a time wait for a majority.
     pub(super) fn changes_roster(&self) -> bool {
-        matches!(self, Self::Admit(_) | Self::Kick { .. } | Self::Left { .. })
+        matches!(
+            self,
+            Self::Admit(_) | Self::Kick { .. } | Self::Left { .. } | Self::Batch { .. }
+        )
+    }
+
+    /// What it removes, by user; a leave is none.
+    pub(super) fn removals(&self) -> Vec<Removal> {
+        match self {
+            Self::Kick {
+                user,
+                instances,
+                reason,
+            } => vec![Removal {
+                user: user.clone(),
+                instances: instances.clone(),
+                reason: reason.clone(),
+            }],
+            Self::Batch { removals, .. } => removals.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whom it lets in.
+    pub(super) fn admissions(&self) -> &[Admission] {
+        match self {
+            Self::Admit(admissions) | Self::Batch { admissions, .. } => admissions,
+            _ => &[],
+        }
     }
 
     pub(super) fn encode(&self) -> (u8, Vec<u8>) {
@@ -162,26 +247,15 @@ impl Op {
             ),
             Self::Admit(list) => (
                 2,
-                to_bytes(&BoundedVec::<_, MAX_BATCH>::take_from(list.iter().map(
-                    |a| WireAdmission {
-                        user: BoundedStr::truncated(a.user.as_str()),
-                        device: a.device.0,
-                        nonce: a.nonce,
-                    },
-                ))),
+                to_bytes(&BoundedVec::<_, MAX_BATCH>::take_from(
+                    list.iter().map(WireAdmission::new),
+                )),
             ),
             Self::Kick {
                 user,
                 instances,
                 reason,
-            } => (
-                3,
-                to_bytes(&WireKick {
-                    user: BoundedStr::truncated(user.as_str()),
-                    instances: BoundedVec::take_from(instances.iter().map(|(d, n)| (d.0, *n))),
-                    reason: BoundedStr::truncated(reason),
-                }),
-            ),
+            } => (3, to_bytes(&WireKick::new(user, instances, reason))),
             Self::Left { proof, user } => (
                 4,
                 [&proof.to_bytes()[..], user.as_str().as_bytes()].concat(),
@@ -200,6 +274,17 @@ impl Op {
             ),
             Self::Meta { name } => (9, name.as_str().as_bytes().to_vec()),
             Self::Checkpoint { state } => (10, state.to_vec()),
+            Self::Batch {
+                removals,
+                admissions,
+            } => {
+                let kick = |one: &Removal| WireKick::new(&one.user, &one.instances, &one.reason);
+                let wire = WireBatch {
+                    removals: BoundedVec::take_from(removals.iter().map(kick)),
+                    admissions: BoundedVec::take_from(admissions.iter().map(WireAdmission::new)),
+                };
+                (11, to_bytes(&wire))
+            }
         }
     }
 
@@ -216,25 +301,22 @@ impl Op {
             }
             2 => {
                 let wire: BoundedVec<WireAdmission, MAX_BATCH> = from_bytes(body)?;
-                let admit = |a: &WireAdmission| {
-                    Some(Admission {
-                        user: user(&a.user)?,
-                        device: DeviceId(a.device),
-                        nonce: a.nonce,
-                    })
-                };
-                Self::Admit(wire.iter().map(admit).collect::<Option<_>>()?)
+                Self::Admit(
+                    wire.iter()
+                        .map(WireAdmission::read)
+                        .collect::<Option<_>>()?,
+                )
             }
             3 => {
-                let wire: WireKick = from_bytes(body)?;
+                let Removal {
+                    user,
+                    instances,
+                    reason,
+                } = from_bytes::<WireKick>(body)?.read()?;
                 Self::Kick {
-                    user: user(&wire.user)?,
-                    instances: wire
-                        .instances
-                        .iter()
-                        .map(|(device, nonce)| (DeviceId(*device), *nonce))
-                        .collect(),
-                    reason: wire.reason.to_string(),
+                    user,
+                    instances,
+                    reason,
                 }
             }
             4 => {
@@ -274,6 +356,18 @@ impl Op {
             10 => Self::Checkpoint {
                 state: body.try_into().ok()?,
             },
+            11 => {
+                let wire: WireBatch = from_bytes(body)?;
+                let admissions = wire.admissions.iter().map(WireAdmission::read);
+                Self::Batch {
+                    removals: wire
+                        .removals
+                        .iter()
+                        .map(WireKick::read)
+                        .collect::<Option<_>>()?,
+                    admissions: admissions.collect::<Option<_>>()?,
+                }
+            }
             _ => return None,
         })
     }

@@ -30,19 +30,17 @@ const MAX_PAGES: usize = 8;
 /// True when `entry` of an abandoned branch says something that the log does not show.
 fn is_open(entry: &Entry, group: &Group, chain: &Chain) -> bool {
     let roster = &chain.roster;
-    match &entry.draft.op {
-        Op::Kick { .. } => group
-            .sticky
-            .get(&entry.hash)
-            .is_some_and(|kick| !kick.settled(&entry.hash, roster)),
-        Op::Left { proof, .. } => group.lefts.contains_key(&proof.instance()),
-        Op::Admit(list) => list.iter().any(|one| {
+    let op = &entry.draft.op;
+    if let Op::Left { proof, .. } = op {
+        return group.lefts.contains_key(&proof.instance());
+    }
+    let kick = group.sticky.get(&entry.hash);
+    kick.is_some_and(|kick| !kick.settled(&entry.hash, roster))
+        || op.admissions().iter().any(|one| {
             let waits = group.joins.values();
             let mut waits = waits.filter(|waiting| waiting.granted);
             waits.any(|waiting| (waiting.device, waiting.nonce) == (one.device, one.nonce))
-        }),
-        _ => false,
-    }
+        })
 }
 
 impl Groups {

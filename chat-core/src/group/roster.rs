@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{Draft, Entry, Nonce};
-use super::op::{Op, Warrant};
+use super::op::{Admission, Op, Warrant};
 use super::term::{Hash, Seniority, Term};
 use super::types::{Change, Member, Passing, Policy};
 use crate::id::{DeviceId, GroupName, UserId};
@@ -181,69 +181,25 @@ impl Roster {
         let by = |change| vec![(author.clone(), change)];
         match op {
             Op::Genesis { .. } => by(Change::Created),
-            Op::Admit(list) => {
-                let mut news = Vec::new();
-                for (place, one) in (0u8..).zip(list) {
-                    let instance = (one.device, one.nonce);
-                    let sits = self.seats.get(&one.device);
-                    let same = sits.is_some_and(|s| s.nonce == one.nonce);
-                    let went =
-                        self.gone.contains_key(&instance) && !planted("group-kicked-returns");
-                    if same || one.device == self.leader.device || went {
-                        mark("group-admit-no-op");
-                        continue;
-                    }
-                    self.remove(one.device, *index, Way::Replaced);
-                    let seniority = Seniority {
-                        round: term.round,
-                        index: *index,
-                        place,
-                    };
-                    let seat = Seat {
-                        user: one.user.clone(),
-                        nonce: one.nonce,
-                        seniority,
-                    };
-                    self.seats.insert(one.device, seat);
-                    let user = one.user.clone();
-                    news.push((author.clone(), Change::Admitted { user }));
-                }
-                news
-            }
+            Op::Admit(list) => self.admit(list, term.round, *index, author),
             Op::Kick {
                 user,
                 instances,
                 reason,
+            } => Vec::from_iter(self.kick(user, instances, reason, *index, author)),
+            Op::Batch {
+                removals,
+                admissions,
             } => {
-                let most = if planted("group-kick-one-device") {
-                    1
-                } else {
-                    usize::MAX
-                };
-                let mut removed = false;
-                for (device, nonce) in instances.iter().take(most) {
-                    if self.sits(*device, *nonce) {
-                        self.remove(*device, *index, Way::Kicked);
-                        removed = true;
-                        continue;
+                let mut news = Vec::new();
+                for one in removals {
+                    news.extend(self.kick(&one.user, &one.instances, &one.reason, *index, author));
+                    if planted("group-batch-half") {
+                        return news;
                     }
-                    // Its applicant needs a final answer, and its copies must not come in.
-                    let gone = Gone {
-                        user: user.clone(),
-                        since: *index,
-                        until: *index,
-                        way: Way::Kicked,
-                    };
-                    self.gone.entry((*device, *nonce)).or_insert(gone);
                 }
-                if !removed {
-                    mark("group-kick-of-nobody");
-                    return Vec::new();
-                }
-                by(Change::Kicked {
-                    user: user.clone(),
-                    reason: reason.clone(),
-                })
+                news.extend(self.admit(admissions, term.round, *index, author));
+                news
             }
             Op::Left { proof, user } => {
                 let (device, nonce) = proof.instance();
@@ -327,6 +283,75 @@ impl Roster {
                 Vec::new()
             }
         }
+    }
+
+    fn admit(&mut self, list: &[Admission], round: u64, index: u64, author: &UserId) -> Vec<News> {
+        let mut news = Vec::new();
+        for (place, one) in (0u8..).zip(list) {
+            let instance = (one.device, one.nonce);
+            let sits = self.seats.get(&one.device);
+            let same = sits.is_some_and(|s| s.nonce == one.nonce);
+            let went = self.gone.contains_key(&instance) && !planted("group-kicked-returns");
+            if same || one.device == self.leader.device || went {
+                mark("group-admit-no-op");
+                continue;
+            }
+            self.remove(one.device, index, Way::Replaced);
+            let seniority = Seniority {
+                round,
+                index,
+                place,
+            };
+            let seat = Seat {
+                user: one.user.clone(),
+                nonce: one.nonce,
+                seniority,
+            };
+            self.seats.insert(one.device, seat);
+            let user = one.user.clone();
+            news.push((author.clone(), Change::Admitted { user }));
+        }
+        news
+    }
+
+    fn kick(
+        &mut self,
+        user: &UserId,
+        instances: &[(DeviceId, Nonce)],
+        reason: &str,
+        index: u64,
+        author: &UserId,
+    ) -> Option<News> {
+        let most = if planted("group-kick-one-device") {
+            1
+        } else {
+            usize::MAX
+        };
+        let mut removed = false;
+        for (device, nonce) in instances.iter().take(most) {
+            if self.sits(*device, *nonce) {
+                self.remove(*device, index, Way::Kicked);
+                removed = true;
+                continue;
+            }
+            // Its applicant needs a final answer, and its copies must not come in.
+            let gone = Gone {
+                user: user.clone(),
+                since: index,
+                until: index,
+                way: Way::Kicked,
+            };
+            self.gone.entry((*device, *nonce)).or_insert(gone);
+        }
+        if !removed {
+            mark("group-kick-of-nobody");
+            return None;
+        }
+        let kicked = Change::Kicked {
+            user: user.clone(),
+            reason: reason.to_owned(),
+        };
+        Some((author.clone(), kicked))
     }
 
     fn remove(&mut self, device: DeviceId, until: u64, way: Way) {

@@ -14,26 +14,26 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::entry::{Entry, Nonce};
-use super::op::Op;
+use super::op::{Op, Removal};
 use super::roster::{Roster, Way};
 use super::rows::{self, Waiting};
 use super::term::{Hash, Term};
 use super::types::Member;
 use super::{Group, Groups};
 use crate::effect::Table;
-use crate::id::{DeviceId, GroupId, RequestId, UserId};
+use crate::id::{DeviceId, GroupId, RequestId};
 use crate::probe::{mark, planted};
 use crate::time::Now;
 
 /// Kicks of abandoned branches that are kept.
 pub(super) const MAX_STICKY: usize = 1_024;
 
-/// A kick that was signed on another branch.
+/// The kicks of one entry that was signed on another branch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Kick {
-    pub user: UserId,
+    pub removals: Vec<Removal>,
+    /// All that they name.
     pub instances: Vec<(DeviceId, Nonce)>,
-    pub reason: String,
     /// The term of the order.
     pub term: Term,
     pub bytes: Bytes,
@@ -41,18 +41,12 @@ pub(super) struct Kick {
 
 impl Kick {
     fn of(entry: &Entry) -> Option<Self> {
-        let Op::Kick {
-            user,
+        let removals = entry.draft.op.removals();
+        let instances = removals.iter().flat_map(|one| one.instances.clone());
+        let instances: Vec<_> = instances.collect();
+        (!instances.is_empty()).then(|| Self {
+            removals,
             instances,
-            reason,
-        } = &entry.draft.op
-        else {
-            return None;
-        };
-        Some(Self {
-            user: user.clone(),
-            instances: instances.clone(),
-            reason: reason.clone(),
             term: entry.draft.term,
             bytes: entry.bytes.clone(),
         })
@@ -144,8 +138,9 @@ impl Groups {
             let fenced = chain.roster.is_fenced(&entry.draft.term);
             match &entry.draft.op {
                 // A leave is signed by the leaver, so it is no order.
-                Op::Kick { .. } | Op::Admit(_) if fenced => mark("group-fenced-order"),
-                Op::Kick { .. } => self.adopt_kick(id, entry),
+                Op::Kick { .. } | Op::Admit(_) | Op::Batch { .. } if fenced => {
+                    mark("group-fenced-order");
+                }
                 Op::Left { proof, user } => {
                     let instance = proof.instance();
                     let went = chain.roster.went(instance.0, instance.1);
@@ -162,8 +157,9 @@ impl Groups {
                         group.lefts.insert(instance, left);
                     }
                 }
-                Op::Admit(list) => {
-                    for one in list {
+                op @ (Op::Kick { .. } | Op::Admit(_) | Op::Batch { .. }) => {
+                    self.adopt_kick(id, entry);
+                    for one in op.admissions() {
                         let waiting = Waiting {
                             user: one.user.clone(),
                             device: one.device,

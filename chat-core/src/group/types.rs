@@ -461,6 +461,50 @@ pub enum GroupError {
     /// The last member left (G23).
     #[error("the group is closed for good; create another")]
     Closed,
+    /// One step of a batch cannot be done, so none was (G19).
+    #[error("step {step} of the batch cannot be done: {why}; nothing was changed")]
+    InBatch {
+        /// Which, from 0.
+        step: usize,
+        /// Why.
+        why: Box<GroupError>,
+    },
+    /// A batch changes the roster only (G19).
+    #[error(
+        "the name and the lead do not change together with the roster; make it a call of its own"
+    )]
+    Mixed,
+    /// Two steps of a batch concern the same member.
+    #[error("an earlier step names the same member; leave one of them out")]
+    NamedTwice,
+    /// In a strict group majorities before and after a change must meet.
+    #[error("a strict group cannot change {seats} seats at once; make several batches of it")]
+    TooWide {
+        /// How many the batch changes.
+        seats: usize,
+    },
+    /// A strict group changes one thing after the other.
+    #[error("no majority holds the last change yet; try again in a moment")]
+    NotCommitted,
+}
+
+/// One step of a batch (G19).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BatchStep {
+    /// Lets an applicant in, with all its devices that ask.
+    Approve(RequestId),
+    /// Removes a member with all its devices.
+    Kick {
+        /// Whom.
+        user: UserId,
+        /// What it is told.
+        reason: String,
+    },
+    /// Gives the group another name: only as the one step of a batch.
+    Rename(GroupName),
+    /// Offers somebody the lead: only as the one step of a batch.
+    HandOver(UserId),
 }
 
 /// What leaving would do, shown before it is done (G2).

@@ -4,7 +4,8 @@
 //! Guarantees: only the owner of the reigning term adds to it, and after a hand-over nothing but a
 //! claim follows; a claim holds by the hand-over before it, or by a certificate of distinct members
 //! who each promised this round to this claimant on this very head. In a strict group an entry
-//! changes one seat at most, so the majorities before and after it share a member (IG7).
+//! changes one seat at most, or in a batch ([`super::batch`]) so few that all majorities before and
+//! after it share a member (IG7).
 
 use super::entry::{Draft, Entry};
 use super::op::{MAX_SUPPORTS, Op, Warrant};
@@ -94,6 +95,10 @@ impl Roster {
             Op::Fence { term, .. } => *term < self.term,
             Op::Meta { .. } => true,
             Op::Checkpoint { state } => *state == self.digest(),
+            Op::Batch {
+                removals,
+                admissions,
+            } => self.allows_batch(removals, admissions),
         }
     }
 

@@ -133,16 +133,14 @@ impl Group {
             if kick.settled(hash, roster) {
                 return None;
             }
-            let rest: Vec<_> = kick
-                .instances
-                .iter()
-                .copied()
-                .filter(|(device, nonce)| !roster.went(*device, *nonce))
-                .filter(|(device, nonce)| {
-                    *device != roster.leader.device || !roster.sits(*device, *nonce)
-                })
-                .collect();
-            let op = kick_op(&kick.user, &rest, &kick.reason, roster)?;
+            let open = |(device, nonce): &(DeviceId, Nonce)| {
+                !roster.went(*device, *nonce)
+                    && (*device != roster.leader.device || !roster.sits(*device, *nonce))
+            };
+            let op = kick.removals.iter().find_map(|one| {
+                let rest: Vec<_> = one.instances.iter().copied().filter(open).collect();
+                kick_op(&one.user, &rest, &one.reason, roster)
+            })?;
             mark("group-sticky-logged");
             Some(op)
         })

@@ -169,6 +169,7 @@ impl Fold {
                 }
                 Ok(())
             }
+            Op::Batch(out, fresh) => self.judge_batch(out, fresh),
             Op::Left {
                 key,
                 nonce,
@@ -194,6 +195,31 @@ impl Fold {
             }
             _ => Ok(()),
         }
+    }
+
+    fn judge_batch(
+        &self,
+        out: &[Instance],
+        fresh: &[(String, [u8; 32], Nonce)],
+    ) -> Result<(), String> {
+        let kicked = out.iter().map(|(device, _)| *device);
+        let named: Vec<_> = kicked.chain(fresh.iter().map(|one| one.1)).collect();
+        let different: BTreeSet<_> = named.iter().collect();
+        if named.is_empty() || different.len() < named.len() || named.contains(&self.leader) {
+            return Err("a batch names nobody, somebody twice, or the leader".into());
+        }
+        let mut after: BTreeSet<_> = self.members.keys().copied().collect();
+        let everybody = &after | &fresh.iter().map(|one| one.1).collect();
+        after.extend(&everybody);
+        for one in out.iter().filter(|one| self.sits(one)) {
+            after.remove(&one.0);
+        }
+        // Two majorities without a common member would need so many people.
+        let needed = self.majority() + after.len() / 2 + 1;
+        if self.strict && needed <= everybody.len() {
+            return Err("a strict batch lets majorities miss each other".into());
+        }
+        Ok(())
     }
 
     fn claimant(&self, entry: &Entry, device: [u8; 32]) -> Result<(), String> {
@@ -270,21 +296,10 @@ impl Fold {
         (self.index, self.hash, self.heir) = (entry.index, entry.hash, None);
         match &entry.op {
             Op::Genesis { .. } | Op::Meta(_) | Op::Checkpoint => {}
-            Op::Admit(list) => {
-                for (place, (user, device, nonce)) in (0u8..).zip(list) {
-                    let instance = (*device, *nonce);
-                    let leads = self.leader == *device;
-                    if leads || self.sits(&instance) || self.gone.contains(&instance) {
-                        continue;
-                    }
-                    self.unseat(*device);
-                    let seat = Seat {
-                        user: user.clone(),
-                        nonce: *nonce,
-                        since: (entry.term.round, entry.index, place),
-                    };
-                    self.members.insert(*device, seat);
-                }
+            Op::Admit(list) => self.admit(entry, list),
+            Op::Batch(out, fresh) => {
+                out.iter().for_each(|one| self.remove(*one));
+                self.admit(entry, fresh);
             }
             Op::Kick(instances) => instances.iter().for_each(|one| self.remove(*one)),
             Op::Left { key, nonce, .. } => {
@@ -301,6 +316,23 @@ impl Fold {
             Op::Fence(term, last) => {
                 self.fences.insert((term.round, term.claimant), *last);
             }
+        }
+    }
+
+    fn admit(&mut self, entry: &Entry, list: &[(String, [u8; 32], Nonce)]) {
+        for (place, (user, device, nonce)) in (0u8..).zip(list) {
+            let instance = (*device, *nonce);
+            let leads = self.leader == *device;
+            if leads || self.sits(&instance) || self.gone.contains(&instance) {
+                continue;
+            }
+            self.unseat(*device);
+            let seat = Seat {
+                user: user.clone(),
+                nonce: *nonce,
+                since: (entry.term.round, entry.index, place),
+            };
+            self.members.insert(*device, seat);
         }
     }
 

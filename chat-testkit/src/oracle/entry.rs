@@ -68,6 +68,8 @@ pub(crate) enum Op {
     Fence(Term, u64),
     Meta(String),
     Checkpoint,
+    /// Whom it removes, and whom it lets in after that.
+    Batch(Vec<Instance>, Vec<(String, [u8; 32], Nonce)>),
 }
 
 /// One entry.
@@ -140,6 +142,17 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn kick(r: &mut Reader<'_>) -> Option<Vec<Instance>> {
+    let _user = r.text()?;
+    let instances = r.list(|r| Some((r.fixed()?, r.fixed()?)))?;
+    let _reason = r.text()?;
+    Some(instances)
+}
+
+fn admission(r: &mut Reader<'_>) -> Option<(String, [u8; 32], Nonce)> {
+    Some((r.text()?, r.fixed()?, r.fixed()?))
+}
+
 fn operation(code: u8, body: &[u8]) -> Option<Op> {
     let mut r = Reader(body);
     let op = match code {
@@ -157,12 +170,11 @@ fn operation(code: u8, body: &[u8]) -> Option<Op> {
                 quorum: r.byte()?,
             }
         }
-        2 => Op::Admit(r.list(|r| Some((r.text()?, r.fixed()?, r.fixed()?)))?),
-        3 => {
-            let _user = r.text()?;
-            let instances = r.list(|r| Some((r.fixed()?, r.fixed()?)))?;
-            let _reason = r.text()?;
-            Op::Kick(instances)
+        2 => Op::Admit(r.list(admission)?),
+        3 => Op::Kick(kick(&mut r)?),
+        11 => {
+            let kicks = r.list(kick)?;
+            Op::Batch(kicks.concat(), r.list(admission)?)
         }
         4 => Op::Left {
             key: r.fixed()?,

@@ -271,7 +271,7 @@ impl Groups {
             let Some(entry) = self.log.entry(hash) else {
                 continue;
             };
-            if let Op::Kick(instances) = &entry.op {
+            if let Op::Kick(instances) | Op::Batch(instances, _) = &entry.op {
                 kicks.extend(instances.iter().map(|instance| (*instance, entry.hash)));
             }
         }

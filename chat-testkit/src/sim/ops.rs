@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use chat_core::content::Content;
 use chat_core::delivery::SendError;
-use chat_core::group::{Membership, Rules};
+use chat_core::group::{BatchStep, Membership, Rules};
 use chat_core::id::{ConvId, DeviceId, GroupId, GroupName, MessageId, TxnId, UserId};
 use chat_core::link::LinkState;
 use chat_core::presence::Status;
@@ -414,6 +414,7 @@ impl World {
                     e.withdraw(group, now).is_ok()
                 });
             }
+            Op::Kick { node, user } if self.swarm.batches() => self.batch(group, node, user),
             Op::Kick { node, user } => {
                 let user = self.user(user);
                 let act = Act::Kick {
@@ -446,6 +447,32 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Removes this user and the next, and lets in who asks, in one entry (G19).
+    fn batch(&mut self, group: GroupId, node: usize, user: usize) {
+        let endpoint = self.nodes[node].endpoint.as_ref();
+        let view = endpoint.and_then(|endpoint| endpoint.group(group));
+        let Some(view) = view else { return };
+        let inside = |user: &UserId| view.roster.iter().any(|member| member.user == *user);
+        let mut out = vec![self.user(user), self.user(user + 1)];
+        out.retain(|user| inside(user) && *user != self.nodes[node].user);
+        let kicks = out.iter().map(|user| BatchStep::Kick {
+            user: user.clone(),
+            reason: "spam".into(),
+        });
+        let requests = view.requests.iter();
+        let approvals = requests.map(|request| BatchStep::Approve(request.request));
+        let steps: Vec<_> = approvals.chain(kicks).collect();
+        self.command(
+            node,
+            |e, now| e.apply(group, &steps, now).is_ok(),
+            |world, done| {
+                for user in out.into_iter().filter(|_| *done) {
+                    world.act(node, &Act::Kick { group, user });
+                }
+            },
+        );
     }
 
     /// What only a leader may do is asked of one, where there is one.

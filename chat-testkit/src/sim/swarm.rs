@@ -306,6 +306,11 @@ impl Swarm {
         self.features & (1 << bit) != 0
     }
 
+    /// True when a leader makes several changes at once.
+    pub fn batches(&self) -> bool {
+        (9..12).all(|bit| self.feature(bit))
+    }
+
     /// The core's settings.
     pub fn config(&self) -> Config {
         let mut config = if self.lan {

@@ -87,6 +87,10 @@ pub(super) fn apply(
             .kick(group, &user, &reason, now)
             .map(done)
             .map_err(Refusal::Group),
+        Command::Apply(group, steps) => endpoint
+            .apply(group, &steps, now)
+            .map(done)
+            .map_err(Refusal::Group),
         Command::PlanLeave(group) => endpoint.plan_leave(group).map(Plan).map_err(Refusal::Group),
         Command::Leave(group) => endpoint.leave(group, now).map(done).map_err(Refusal::Group),
         Command::HandOver(group, user) => endpoint

@@ -7,7 +7,7 @@ use chat_core::Event;
 use chat_core::config::Config;
 use chat_core::content::Content;
 use chat_core::delivery::{SendError, SortKey, TimelineItem};
-use chat_core::group::{GroupError, GroupView, LeavePlan};
+use chat_core::group::{BatchStep, GroupError, GroupView, LeavePlan};
 use chat_core::id::{
     ConvId, DeviceId, GroupId, GroupName, InviteId, LobbyName, MessageId, RequestId, TxnId, UserId,
 };
@@ -100,6 +100,7 @@ pub enum Command {
         user: UserId,
         reason: String,
     },
+    Apply(GroupId, Vec<BatchStep>),
     PlanLeave(GroupId),
     Leave(GroupId),
     HandOver(GroupId, UserId),

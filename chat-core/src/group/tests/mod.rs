@@ -1,5 +1,6 @@
 //! Tests of the group machine. Names carry the rule that they prove.
 
+mod batch;
 mod edges;
 mod hostile;
 mod log;

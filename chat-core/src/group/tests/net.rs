@@ -560,8 +560,15 @@ fn fold(chain: &Chain) -> BTreeSet<(DeviceId, [u8; 16])> {
                 seats.insert(device, (entry.draft.author, nonce));
             }
             Op::Claim(_) => leader = Some(device),
-            Op::Admit(list) => {
-                for one in list {
+            op @ (Op::Admit(_) | Op::Kick { .. } | Op::Batch { .. }) => {
+                let kicked: Vec<_> = op
+                    .removals()
+                    .into_iter()
+                    .flat_map(|one| one.instances)
+                    .collect();
+                burnt.extend(kicked.iter().copied());
+                seats.retain(|device, (_, nonce)| !kicked.contains(&(*device, *nonce)));
+                for one in op.admissions().to_vec() {
                     let own = (one.device, one.nonce);
                     if Some(one.device) == leader || burnt.contains(&own) {
                         continue;
@@ -572,10 +579,6 @@ fn fold(chain: &Chain) -> BTreeSet<(DeviceId, [u8; 16])> {
                         burnt.insert((one.device, old));
                     }
                 }
-            }
-            Op::Kick { instances, .. } => {
-                burnt.extend(instances.iter().copied());
-                seats.retain(|device, (_, nonce)| !instances.contains(&(*device, *nonce)));
             }
             Op::Left { proof, .. } => {
                 let (device, nonce) = proof.instance();

@@ -532,11 +532,11 @@ fn g19_a_batch_is_let_in_whole_or_not_at_all() {
         requests.push(net.run(node, |g, now| g.join(id, "", now)).unwrap());
     }
     net.pass(1_000);
-    let refused = net.run(0, |g, now| g.approve_all(id, &requests, now));
+    let steps: Vec<_> = requests.into_iter().map(BatchStep::Approve).collect();
+    let refused = net.run(0, |g, now| g.apply(id, &steps, now));
     assert!(matches!(refused, Err(GroupError::Full { max: 3, .. })));
     assert_eq!(net.users(0, id), ["ann"]);
-    net.run(0, |g, now| g.approve_all(id, &requests[..2], now))
-        .unwrap();
+    net.run(0, |g, now| g.apply(id, &steps[..2], now)).unwrap();
     net.pass(2_000);
     assert_eq!(net.users(1, id).len(), 3);
     assert_eq!(net.nodes[1].groups.view(id).unwrap().index, 2);

@@ -117,7 +117,8 @@ fn settle(net: &mut Net, node: usize, id: GroupId, admit: bool) -> Result<(), Gr
         .map(|request| request.request)
         .collect();
     if admit && !requests.is_empty() {
-        return net.run(node, |g, now| g.approve_all(id, &requests, now));
+        let steps: Vec<_> = requests.into_iter().map(BatchStep::Approve).collect();
+        return net.run(node, |g, now| g.apply(id, &steps, now));
     }
     for request in requests {
         net.run(node, |g, now| g.deny(id, request, "no", now))?;

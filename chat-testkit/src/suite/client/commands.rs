@@ -111,6 +111,7 @@ impl<C> Life<C> {
                 user,
                 reason,
             } => ruled(self.room(group).await?.kick(&user, &reason).await)?,
+            Command::Apply(group, steps) => ruled(self.room(group).await?.apply(&steps).await)?,
             Command::PlanLeave(group) => {
                 let leave = ruled(self.room(group).await?.leave().await)?;
                 return Ok(Answer::Plan(leave.plan().clone()));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chat_core::event::GroupEvent;
-use chat_core::group::{Change, GroupError, Membership};
-use chat_core::id::{GroupId, RequestId};
+use chat_core::group::{BatchStep, Change, GroupError, Membership};
+use chat_core::id::{GroupId, RequestId, UserId};
 
 use crate::suite::{Command, Fault, JOIN_TTL, Node, Refusal, Stage, World};
 
@@ -14,6 +14,57 @@ async fn settled<W: World>(s: &mut Stage<W>, leader: Node, group: GroupId, gone:
         _ => None,
     })
     .await;
+}
+
+/// Who goes and who comes in one step: everybody sees both or neither, and a step that fails is
+/// named.
+pub async fn g19_removals_and_admissions_happen_together_or_not_at_all<W: World>(s: &mut Stage<W>) {
+    let (alice, bob, carol) = (
+        s.join("alice").await,
+        s.join("bob").await,
+        s.join("carol").await,
+    );
+    let (dave, erin) = (s.join("dave").await, s.join("erin").await);
+    let (group, _) = s.group(&[alice, bob, carol]).await;
+    let mut requests = Vec::new();
+    for node in [dave, erin] {
+        s.knock(node, group).await;
+        requests.push(s.knocked(alice, group, node).await);
+    }
+    let kick = |user: UserId| BatchStep::Kick {
+        user,
+        reason: "moved on".to_owned(),
+    };
+    let mut steps: Vec<_> = requests.into_iter().map(BatchStep::Approve).collect();
+    steps.push(kick(s.user(bob)));
+    let before = s.counts(alice, group, 3).await;
+    let stranger = s.user(dave);
+    let broken = [&steps[..], &[kick(stranger.clone())]].concat();
+    let mixed = [&[BatchStep::HandOver(s.user(carol))], &steps[..]].concat();
+    for (batch, step, why) in [
+        (broken, 3, GroupError::NoSuchMember { user: stranger }),
+        (mixed, 0, GroupError::Mixed),
+    ] {
+        let refused = s.refused(alice, Command::Apply(group, batch)).await;
+        let why = Box::new(why);
+        assert_eq!(refused, Refusal::Group(GroupError::InBatch { step, why }));
+    }
+    let same = s.counts(alice, group, 3).await;
+    assert_eq!((same.index, same.roster), (before.index, before.roster));
+    s.ask(alice, Command::Apply(group, steps)).await;
+    for node in [dave, erin] {
+        s.joined(node, group).await;
+    }
+    s.stands(bob, group, Membership::Kicked).await;
+    for node in [alice, carol, dave, erin] {
+        let view = s.counts(node, group, 4).await;
+        assert_eq!(view.index, before.index + 1, "one entry");
+        let users: Vec<_> = view.roster.iter().map(|member| &member.user).collect();
+        assert!(!users.contains(&&s.user(bob)));
+    }
+    for user in [s.user(dave), s.user(erin)] {
+        s.changes(carol, group, &Change::Admitted { user }).await;
+    }
 }
 
 async fn denied<W: World>(s: &mut Stage<W>, node: Node, group: GroupId) -> String {

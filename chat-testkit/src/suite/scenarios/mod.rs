@@ -237,6 +237,7 @@ macro_rules! scenarios {
                 g10_recipients_are_those_that_the_sender_knew
                 g17_who_was_kicked_may_ask_again
                 g14_a_request_made_offline_is_sent_on_return
+                g19_removals_and_admissions_happen_together_or_not_at_all
             } patient {
                 g14_an_unanswered_request_lapses
             }
