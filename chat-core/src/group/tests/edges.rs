@@ -104,8 +104,8 @@ fn g19_the_largest_batch_is_let_in() {
         requests.push(net.run(node, |g, now| g.join(id, "", now)).unwrap());
     }
     net.pass(1_000);
-    net.run(0, |g, now| g.approve_all(id, &requests, now))
-        .unwrap();
+    let steps: Vec<_> = requests.into_iter().map(BatchStep::Approve).collect();
+    net.run(0, |g, now| g.apply(id, &steps, now)).unwrap();
     assert_eq!(net.users(0, id).len(), 25);
     assert_eq!(net.nodes[0].groups.view(id).unwrap().index, 2);
 }
