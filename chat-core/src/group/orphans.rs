@@ -155,7 +155,7 @@ impl Groups {
 }
 
 /// The entries in frames that fit; they claim no more than they hold.
-fn pages(group: GroupId, branch: &[Bytes]) -> Vec<Entries> {
+pub(super) fn pages(group: GroupId, branch: &[Bytes]) -> Vec<Entries> {
     let mut pages = Vec::new();
     let mut rest = branch;
     while !rest.is_empty() {

@@ -467,7 +467,7 @@ pub enum GroupError {
         /// Which, from 0.
         step: usize,
         /// Why.
-        why: Box<GroupError>,
+        why: Box<Self>,
     },
     /// A batch changes the roster only (G19).
     #[error(

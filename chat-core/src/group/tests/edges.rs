@@ -3,7 +3,7 @@
 use super::super::promise::{LIVES, LOWER};
 use super::super::*;
 use super::net::{Net, name, user};
-use crate::wire::group::{JoinReq, Propose, Refuse, Support};
+use crate::wire::group::{JoinReq, Propose, Refuse, Removed, Support};
 use crate::wire::{BoundedBytes, BoundedStr};
 
 /// A group of `names` whose leader is gone, and which nobody leads yet.
@@ -194,4 +194,39 @@ fn g18_only_a_device_that_sits_answers_an_offer() {
     let asked = net.nodes[1].me.clone();
     net.run(0, |g, now| g.handle_frame(&asked, &decline.into(), now));
     assert_eq!(net.nodes[0].groups.groups[&id].record.offer, None);
+}
+
+#[test]
+fn g11_the_word_alone_tells_a_victim() {
+    let mut net = Net::new(&["ann", "bob", "cat"], 89);
+    let id = net.full();
+    net.split(&[&[0, 2], &[1]]);
+    net.run(0, |g, now| g.kick(id, &user("bob"), "spam", now))
+        .unwrap();
+    net.pass(500);
+    assert_eq!(net.mine(1, id), Some(Membership::Member));
+    let chain = net.nodes[0].groups.chain(id).unwrap();
+    let entry = chain.bytes(chain.index()).unwrap().to_vec();
+    let word = Removed {
+        group: id.0,
+        entry: entry.try_into().unwrap(),
+    };
+    let ann = net.nodes[0].me.clone();
+    net.run(1, |g, now| g.handle_frame(&ann, &word.into(), now));
+    assert_eq!(net.mine(1, id), Some(Membership::Kicked));
+}
+
+#[test]
+fn an_abandoned_branch_is_shown_in_full_pages() {
+    let mut net = Net::new(&["ann"], 90);
+    let id = net.create();
+    for n in 0..39 {
+        net.run(0, |g, now| g.rename(id, &name(&format!("{n}")), now))
+            .unwrap();
+    }
+    let chain = net.nodes[0].groups.chain(id).unwrap();
+    let all: Vec<_> = (1..=40).map(|i| chain.bytes(i).unwrap().clone()).collect();
+    let pages = orphans::pages(id, &all);
+    let sizes: Vec<_> = pages.iter().map(|page| page.entries.len()).collect();
+    assert_eq!(sizes, [32, 8]);
 }

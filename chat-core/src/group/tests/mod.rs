@@ -5,6 +5,7 @@ mod edges;
 mod hostile;
 mod log;
 mod net;
+mod proofs;
 mod rules;
 mod runs;
 mod storm;

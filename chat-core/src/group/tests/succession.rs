@@ -198,6 +198,8 @@ fn g6_kicks_leaves_and_admissions_of_both_halves_count_when_they_meet() {
     net.cut.clear();
     net.pass(5 * MINUTE);
     for node in [0, 2, 5, 6] {
+        let held = &net.nodes[node].groups.groups[&id];
+        assert!(held.orphans.is_empty(), "all of it is settled");
         let mut users = net.users(node, id);
         users.sort();
         assert_eq!(users, ["ann", "cat", "fay", "gus"], "node {node}");
