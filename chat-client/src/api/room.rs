@@ -9,6 +9,7 @@ use chat_core::group::{
     Membership, Rules,
 };
 use chat_core::id::{GroupId, GroupName, RequestId, UserId};
+use chat_core::presence::RoomPresence;
 use tokio::sync::oneshot;
 
 use super::client::WeakClient;
@@ -296,6 +297,53 @@ impl Room {
     /// Safe.
     pub async fn roster(&self) -> Result<Vec<Member>, GroupFailed> {
         Ok(self.view().await?.roster)
+    }
+
+    /// Follows who of the group is here, until [`Self::unwatch`] or a restart (P11). Told as
+    /// [`PresenceEvent::Room`](chat_core::presence::PresenceEvent::Room).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// The call may or may not take effect; repeating it is harmless.
+    pub async fn watch(&self) -> Result<(), ClientError> {
+        let group = self.group;
+        let call = self
+            .client()
+            .change(move |desk, now| desk.endpoint.watch_group(group, now));
+        call.await
+    }
+
+    /// No longer.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// The call may or may not take effect; repeating it is harmless.
+    pub async fn unwatch(&self) -> Result<(), ClientError> {
+        let group = self.group;
+        let call = self
+            .client()
+            .change(move |desk, now| desk.endpoint.unwatch_group(group, now));
+        call.await
+    }
+
+    /// Who of the group is here: each member up to `presence.crowd` (256), above that counts and
+    /// those whom the leader named last (P11). `None` unless it is [watched](Self::watch).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn presence(&self) -> Result<Option<RoomPresence>, ClientError> {
+        let group = self.group;
+        let view = self
+            .client()
+            .ask(move |desk, _| desk.endpoint.room_presence(group));
+        view.await
     }
 
     /// The round of the reigning term: it grows whenever the lead passes.

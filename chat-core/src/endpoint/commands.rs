@@ -393,6 +393,23 @@ impl Endpoint {
         });
     }
 
+    /// Follows who of `group` is here, until [`Self::unwatch_group`] or a restart (P11): told as
+    /// `PresenceEvent::Room`, seen by [`Self::room_presence`]. A group that we are not in yet is
+    /// followed once we are.
+    pub fn watch_group(&mut self, group: GroupId, now: Timestamp) {
+        self.run(now, |this, now| {
+            if this.groups.membership(group).is_some() {
+                this.company.watch(group);
+                this.sync_company(group, now);
+            }
+        });
+    }
+
+    /// No longer.
+    pub fn unwatch_group(&mut self, group: GroupId, now: Timestamp) {
+        self.run(now, |this, _| this.company.unwatch(group));
+    }
+
     /// Enters a lobby: shows ourselves and our groups there, and asks who is there.
     pub fn enter_lobby(&mut self, lobby: &LobbyName, now: Timestamp) {
         self.run(now, |this, now| {

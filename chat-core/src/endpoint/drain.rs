@@ -1,6 +1,8 @@
 //! From machine effects to outputs: rows into one batch, frames encoded and signed, events told
 //! and passed on to the machines that they concern.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 
 use super::{Endpoint, MAX_PARKED, MAX_TRACKED, Topic};
@@ -13,6 +15,7 @@ use crate::id::{ConvId, GroupId, MessageId, UserId};
 use crate::link::{LinkOutput, LinkState};
 use crate::lobby::GroupListing;
 use crate::output::{Output, PersistId, Transmit, TransmitId, Will};
+use crate::presence::Follow;
 use crate::probe::mark;
 use crate::session::SessionEvent;
 use crate::time::Now;
@@ -93,7 +96,20 @@ impl Endpoint {
         }
         while let Some(effect) = self.presence.effects().pop() {
             any = true;
+            self.stage(
+                effect,
+                |this, event| this.company.handle_event(event, now.mono),
+                Event::Presence,
+            );
+        }
+        self.company.tell(&self.presence, now.mono);
+        while let Some(effect) = self.company.effects().pop() {
+            any = true;
             self.stage(effect, |_, _| {}, Event::Presence);
+        }
+        while let Some(follow) = self.company.poll_follow() {
+            any = true;
+            self.share(follow, now);
         }
         while let Some(effect) = self.lobbies.effects().pop() {
             any = true;
@@ -255,6 +271,7 @@ impl Endpoint {
                 self.groups.handle_down(now);
                 self.delivery.handle_down(now);
                 self.presence.handle_down(now);
+                self.company.handle_down();
                 self.lobbies.handle_down(now);
             }
             LinkState::Connecting { .. } => {}
@@ -339,6 +356,39 @@ impl Endpoint {
         self.sync_group(event.group(), now);
     }
 
+    fn share(&mut self, follow: Follow, now: Now) {
+        match follow {
+            Follow::Begin(user) => {
+                self.link.subscribe(Channel::Presence(user.clone()), now);
+                self.presence.share(&user, now);
+            }
+            Follow::End(user) => {
+                self.presence.unshare(&user, now);
+                self.unfollow(&user, now);
+            }
+        }
+    }
+
+    /// Who of the group is to be followed (P11): where the application wants to see them, and for
+    /// all of a large group that we lead.
+    pub(super) fn sync_company(&mut self, group: GroupId, now: Now) {
+        let mine = self.groups.membership(group);
+        let leads = mine == Some(Membership::Leader);
+        let inside = leads || mine == Some(Membership::Member);
+        let concerns = leads && self.company.may_be_large(self.groups.size(group));
+        if !inside || !(concerns || self.company.is_watched(group)) {
+            self.company.leave(group);
+            return;
+        }
+        let Some(view) = self.groups.view(group) else {
+            return;
+        };
+        let mut members: BTreeSet<UserId> =
+            view.roster.into_iter().map(|member| member.user).collect();
+        members.remove(&self.me.user);
+        self.company.set(group, members, leads, now.mono);
+    }
+
     /// Brings routes, subscriptions and lobby cards in line with what the group's log says.
     pub(super) fn sync_group(&mut self, group: GroupId, now: Now) {
         let channel = Channel::Group(group);
@@ -387,6 +437,7 @@ impl Endpoint {
             let closed = mine == Some(Membership::Left) && self.groups.is_closed(group);
             self.lobbies.hide(group, closed, now);
         }
+        self.sync_company(group, now);
     }
 
     fn on_delivery(&mut self, event: &DeliveryEvent) {

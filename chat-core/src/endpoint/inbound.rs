@@ -229,6 +229,13 @@ impl Endpoint {
                 }
                 member
             }
+            Body::Company(word) if here(&word.group) => {
+                let reigns = self.groups.leader(group) == Some(from.device);
+                if reigns && !self.sessions.is_blocked(&from.user) {
+                    self.company.handle_word(group, word, now.mono);
+                }
+                reigns || self.groups.is_member(group, from)
+            }
             Body::GroupBeat(_)
             | Body::Entries(_)
             | Body::JoinReq(_)

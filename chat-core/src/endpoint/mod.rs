@@ -38,7 +38,7 @@ use crate::identity::{Budget, Pins, PublicKey, Sender, Signer, Verifier};
 use crate::link::{Link, LinkEvent};
 use crate::lobby::Lobbies;
 use crate::output::{Output, PersistId, TransmitId};
-use crate::presence::PresenceMachine;
+use crate::presence::{Companies, PresenceMachine};
 use crate::rng::Rng;
 use crate::sealer::Sealer;
 use crate::session::Sessions;
@@ -121,6 +121,7 @@ pub struct Endpoint {
     budget: Budget,
     sessions: Sessions,
     presence: PresenceMachine,
+    company: Companies,
     lobbies: Lobbies,
     delivery: Delivery,
     groups: Groups,
@@ -236,6 +237,7 @@ impl Endpoint {
             self.groups.poll_timeout(),
             self.delivery.poll_timeout(),
             self.presence.poll_timeout(),
+            self.company.poll_timeout(),
             self.lobbies.poll_timeout(),
         ]
         .into_iter()

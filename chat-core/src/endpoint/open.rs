@@ -11,7 +11,7 @@ use crate::identity::{Budget, Pins, Sender};
 use crate::link::Link;
 use crate::lobby::Lobbies;
 use crate::output::PersistId;
-use crate::presence::PresenceMachine;
+use crate::presence::{Companies, PresenceMachine};
 use crate::rng::Rng;
 use crate::session::Sessions;
 use crate::slots::Slots;
@@ -68,6 +68,7 @@ impl Endpoint {
             pins: Pins::new(&config.budget, &rng),
             budget: Budget::new(&config.budget, &rng),
             sessions: Sessions::new(me.clone(), config.session, rng.child("session")),
+            company: Companies::new(config.presence.clone()),
             presence: PresenceMachine::new(
                 me.clone(),
                 epoch,

@@ -6,7 +6,7 @@ use crate::group::GroupView;
 use crate::id::{ConvId, DeviceId, Epoch, GroupId, LobbyName, UserId};
 use crate::link::LinkState;
 use crate::lobby::GroupListing;
-use crate::presence::PresenceView;
+use crate::presence::{PresenceView, RoomPresence};
 use crate::session::SessionState;
 
 impl Endpoint {
@@ -56,6 +56,11 @@ impl Endpoint {
     /// How `group` looks.
     pub fn group(&self, group: GroupId) -> Option<GroupView> {
         self.groups.view(group)
+    }
+
+    /// Who of `group` is here; `None` unless it is [watched](Self::watch_group) and we are in it.
+    pub fn room_presence(&self, group: GroupId) -> Option<RoomPresence> {
+        self.company.view(group, &self.presence)
     }
 
     /// Every group known here.

@@ -5,7 +5,7 @@ use super::roster::Way;
 use super::rows::Stage;
 use super::types::{GroupView, Membership};
 use super::{Group, Groups};
-use crate::id::GroupId;
+use crate::id::{DeviceId, GroupId};
 use crate::identity::Sender;
 
 impl Group {
@@ -58,6 +58,17 @@ impl Groups {
     /// Our own standing in `group`; `None` when it is unknown here.
     pub fn membership(&self, group: GroupId) -> Option<Membership> {
         self.groups.get(&group)?.standing(&self.me)
+    }
+
+    /// How many devices are in `group`, as its log says.
+    pub fn size(&self, group: GroupId) -> usize {
+        self.chain(group)
+            .map_or(0, |chain| chain.roster.seats.len())
+    }
+
+    /// The device that reigns in `group`, as we know it.
+    pub fn leader(&self, group: GroupId) -> Option<DeviceId> {
+        Some(self.chain(group)?.roster.leader.device)
     }
 
     /// True when the last member left (G23).

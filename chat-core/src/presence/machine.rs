@@ -153,6 +153,16 @@ impl PresenceMachine {
         self.follow(user, |person| &mut person.met, now);
     }
 
+    /// Follow `user`, who is in a group with us, until [`Self::unshare`].
+    pub fn share(&mut self, user: &UserId, now: Now) {
+        self.follow(user, |person| &mut person.shared, now);
+    }
+
+    /// No group needs `user` to be followed any more.
+    pub fn unshare(&mut self, user: &UserId, now: Now) {
+        self.unfollow(user, |person| &mut person.shared, now);
+    }
+
     fn follow(&mut self, user: &UserId, by: impl Fn(&mut Person) -> &mut bool, now: Now) {
         if let Some(person) = self.people.get_mut(user) {
             let was_watched = person.is_watched();
@@ -188,7 +198,14 @@ impl PresenceMachine {
         let Some(person) = self.people.get_mut(user) else {
             return;
         };
+        let was_kept = person.is_kept();
         if !core::mem::replace(by(person), false) {
+            return;
+        }
+        if was_kept && !person.is_kept() && person.is_watched() {
+            person.stored = None;
+            self.effects
+                .delete(Table::Contacts, user.as_str().as_bytes().to_vec());
             return;
         }
         if person.is_watched() && !planted("presence-close-ends-watch") {
@@ -196,8 +213,10 @@ impl PresenceMachine {
             return;
         }
         self.forget(user, now);
-        self.effects
-            .delete(Table::Contacts, user.as_str().as_bytes().to_vec());
+        if was_kept {
+            self.effects
+                .delete(Table::Contacts, user.as_str().as_bytes().to_vec());
+        }
     }
 
     /// True while somebody follows `user`.
@@ -510,6 +529,16 @@ impl PresenceMachine {
         counts
     }
 
+    /// Whose presence this is.
+    pub fn user(&self) -> &UserId {
+        &self.me.user
+    }
+
+    /// How we ourselves look.
+    pub fn mine(&self) -> PresenceView {
+        self.own.view()
+    }
+
     /// How long our records hold.
     pub fn ttl(&self) -> Duration {
         self.own.ttl()
@@ -616,7 +645,8 @@ impl PresenceMachine {
     }
 
     fn store(&mut self, user: &UserId) {
-        if let Some(person) = self.people.get_mut(user) {
+        let person = self.people.get_mut(user);
+        if let Some(person) = person.filter(|person| person.is_kept()) {
             let (code, seen) = person.row();
             person.stored = Some((code, seen));
             let by = u8::from(person.asked) * ASKED + u8::from(person.met) * MET;

@@ -10,10 +10,11 @@
 //! Above [`PresenceConfig::crowd`] people the application is told counts and a sample instead of
 //! everybody, and in lobbies everybody speaks less often, so that neither events nor deliveries
 //! grow with the square of their number (P11). A follower's partition that heals is one event
-//! (P13). A status text runs out by itself at every observer (P1).
+//! (P13). Who of a group is here is told apart: [`Companies`]. A status text runs out by itself at every observer (P1).
 //!
 //! [`PresenceConfig::crowd`]: crate::config::PresenceConfig::crowd
 
+mod company;
 mod machine;
 mod own;
 mod person;
@@ -22,9 +23,10 @@ mod telling;
 #[cfg(test)]
 mod tests;
 
-use crate::id::UserId;
+use crate::id::{GroupId, UserId};
 use crate::time::UnixMillis;
 
+pub use company::{Companies, Follow};
 pub use machine::PresenceMachine;
 
 /// What a user lets others see.
@@ -102,6 +104,32 @@ pub enum PresenceEvent {
         /// At most `crowd_sample` people, those that are followed first. They get no `Changed`.
         sample: Vec<(UserId, PresenceView)>,
     },
+    /// The members of a group that is watched (P11): told with every change up to `crowd` members,
+    /// above that at most once per `crowd_every`.
+    Room {
+        /// Which.
+        group: GroupId,
+        /// How many users are in, ourselves included.
+        members: u32,
+        /// How many of them are how.
+        counts: Counts,
+        /// Those that changed, or some of them in a large group.
+        sample: Vec<(UserId, PresenceView)>,
+    },
+}
+
+/// Who of a group is here (P11).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RoomPresence {
+    /// How many users are in, ourselves included.
+    pub members: u32,
+    /// How many of them are how; all unknown before the leader of a large group said something.
+    pub counts: Counts,
+    /// Every member by name up to `crowd`; above that, those whom the leader named last.
+    pub people: Vec<(UserId, PresenceView)>,
+    /// True when `people` are all members.
+    pub whole: bool,
 }
 
 /// How many people are how (P11).

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::record::{MAX_TEXT_TTL, MAX_TTL, code};
-use super::{PresenceEvent, Status};
+use super::{PresenceEvent, PresenceView, Status};
 use crate::channel::Channel;
 use crate::config::PresenceConfig;
 use crate::effect::{Effects, Outgoing};
@@ -100,6 +100,16 @@ impl Own {
         } else {
             Status::Active
         })
+    }
+
+    pub(super) fn view(&self) -> PresenceView {
+        PresenceView {
+            status: self.status(),
+            last_known: None,
+            text: self.text.to_string(),
+            last_seen: None,
+            unstable: false,
+        }
     }
 
     pub(super) fn set(

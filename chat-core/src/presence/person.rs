@@ -81,6 +81,8 @@ pub(super) struct Person {
     pub(super) asked: bool,
     /// A session with it is open.
     pub(super) met: bool,
+    /// It is in a group whose members we follow. Not stored: the group tells.
+    pub(super) shared: bool,
     pub(super) devices: Vec<(DeviceId, Device)>,
     /// The view that the application knows.
     pub(super) told: Option<PresenceView>,
@@ -110,6 +112,7 @@ impl Person {
         Self {
             asked: false,
             met: false,
+            shared: false,
             devices: Vec::new(),
             told: None,
             last_seen: None,
@@ -125,8 +128,13 @@ impl Person {
         }
     }
 
-    /// Somebody follows it: it is stored and never makes room for others.
+    /// Somebody follows it: it never makes room for others.
     pub(super) const fn is_watched(&self) -> bool {
+        self.is_kept() || self.shared
+    }
+
+    /// It is followed after a restart too.
+    pub(super) const fn is_kept(&self) -> bool {
         self.asked || self.met
     }
 
@@ -199,7 +207,7 @@ impl Person {
 
     /// True when the stored row is wrong about the status, or its time lags far behind.
     pub(super) fn is_row_due(&self) -> bool {
-        if !self.is_watched() {
+        if !self.is_kept() {
             return false;
         }
         let (code, seen) = self.row();

@@ -123,6 +123,8 @@ bodies! {
     Seek(presence::Seek) = 0x31,
     /// See [`presence::GroupCard`].
     GroupCard(presence::GroupCard) = 0x32,
+    /// See [`presence::Company`].
+    Company(presence::Company) = 0x33,
     /// See [`group::GroupBeat`].
     GroupBeat(group::GroupBeat) = 0x40,
     /// See [`group::GroupAck`].

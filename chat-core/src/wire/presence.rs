@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::BoundedStr;
+use super::{BoundedStr, BoundedVec};
+
+/// Members that one word about a group names.
+pub const MAX_SAMPLE: usize = 16;
 
 /// One device's own account of itself. Ordered by (`incarnation`, `conn`, `seq`): the greater
 /// wins (P2). A last will carries `seq = u64::MAX` of its own connection, and so does a goodbye,
@@ -25,6 +28,32 @@ pub struct Presence {
     pub ttl_ms: u64,
     /// Whole minutes since the user's last activity; `None` where that is not shared (P9).
     pub idle_min: Option<u32>,
+}
+
+/// The leader of a large group says how many of its users are how (P11).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Company {
+    /// The group.
+    pub group: [u8; 32],
+    /// How many users are in.
+    pub members: u32,
+    /// How many of them are active.
+    pub active: u32,
+    /// Idle.
+    pub idle: u32,
+    /// Away.
+    pub away: u32,
+    /// Not to be disturbed.
+    pub do_not_disturb: u32,
+    /// Said goodbye.
+    pub left: u32,
+    /// Fell silent.
+    pub lost: u32,
+    /// Not known.
+    pub unknown: u32,
+    /// Some that changed: name and 0 unknown, 1 active, 2 idle, 3 away, 4 do not disturb, 5 left,
+    /// 6 lost; an unknown code is not shown.
+    pub sample: BoundedVec<(BoundedStr<256>, u8), MAX_SAMPLE>,
 }
 
 /// "Who is here?": members of a lobby answer after a random delay.

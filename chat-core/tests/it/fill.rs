@@ -66,7 +66,7 @@ builders! {
     session::Gone, session::Elsewhere, session::Close, session::CloseAck,
     session::OwnHello, session::Blocks,
     delivery::Data, delivery::Ack, delivery::Retired, delivery::Hello, delivery::Typing,
-    presence::Presence, presence::Seek, presence::GroupCard,
+    presence::Presence, presence::Seek, presence::GroupCard, presence::Company,
     group::GroupBeat, group::GroupAck, group::Entries, group::Fetch, group::JoinReq,
     group::JoinAnswer, group::Propose, group::Offer, group::Removed, group::Canvass, group::Support,
     group::Refuse, group::GroupInvite,

@@ -113,6 +113,14 @@ pub(super) fn apply(
             endpoint.unwatch(&user, now);
             Ok(Done)
         }
+        Command::WatchGroup(group) => {
+            endpoint.watch_group(group, now);
+            Ok(Done)
+        }
+        Command::UnwatchGroup(group) => {
+            endpoint.unwatch_group(group, now);
+            Ok(Done)
+        }
         Command::Watch(user) => {
             endpoint.watch(&user, now);
             Ok(Done)

@@ -12,7 +12,7 @@ use chat_core::id::{
     ConvId, DeviceId, GroupId, GroupName, InviteId, LobbyName, MessageId, RequestId, TxnId, UserId,
 };
 use chat_core::lobby::GroupListing;
-use chat_core::presence::{PresenceView, Status};
+use chat_core::presence::{PresenceView, RoomPresence, Status};
 use chat_core::session::{AnswerError, Rejection, RequestError, SessionState};
 
 /// How long a chat request stands in every world.
@@ -110,6 +110,8 @@ pub enum Command {
     SetPresence(Status, String, Option<Duration>),
     Unwatch(UserId),
     Watch(UserId),
+    WatchGroup(GroupId),
+    UnwatchGroup(GroupId),
     EnterLobby(LobbyName),
     Trust(UserId, DeviceId),
     Distrust(UserId, DeviceId),
@@ -198,6 +200,9 @@ pub trait World: Sized {
 
     /// How `group` looks.
     async fn group(&mut self, node: Node, group: GroupId) -> Option<GroupView>;
+
+    /// Who of a watched group is here.
+    async fn company(&mut self, node: Node, group: GroupId) -> Option<RoomPresence>;
 
     /// How `user` looks.
     async fn presence(&mut self, node: Node, user: &UserId) -> Option<PresenceView>;

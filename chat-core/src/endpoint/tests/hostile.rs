@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::net::{Net, identity, user};
 use crate::channel::{Channel, TopicId};
+use crate::config::{BudgetConfig, Config};
 use crate::event::{Event, Fault};
 use crate::id::{GroupId, InviteId, LobbyName};
 use crate::identity::{DeviceKey, IdentityEvent, Signer};
@@ -87,7 +88,9 @@ fn an_honest_peer_is_served_under_a_flood_of_junk() {
 
 #[test]
 fn a_stranger_that_signs_a_flood_is_cut_off_and_others_are_not() {
-    let mut net = Net::new(&["ann", "bob"]);
+    let mut config = Config::lan();
+    config.budget = BudgetConfig::default();
+    let mut net = Net::with(&["ann", "bob"], &config);
     let conv = net.chat();
     for i in 0..1_500u32 {
         let sent_at = super::net::WALL.0 + u64::from(i);

@@ -1,6 +1,7 @@
 //! The endpoint as a whole, with real keys: what it promises its driver, and what strangers
 //! cannot do to it.
 
+mod company;
 mod hostile;
 mod limits;
 mod net;

@@ -1,7 +1,7 @@
 //! Endpoints joined in memory. Rows are durable when the test says so, frames arrive when it says
 //! so; every output is kept for comparison.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +58,8 @@ pub(super) struct Node {
     pub(super) endpoint: Endpoint,
     pub(super) disk: BTreeMap<(Table, Bytes), Bytes>,
     pub(super) frames: Vec<(Channel, Bytes)>,
+    /// What it listens to.
+    pub(super) subscribed: BTreeSet<Channel>,
     pub(super) events: Vec<Event>,
     /// Every output as text: the trace.
     pub(super) trace: Vec<String>,
@@ -66,11 +68,17 @@ pub(super) struct Node {
 impl Node {
     /// Connected and caught up.
     pub(super) fn new(name: &str, key: u8, now: Timestamp) -> Self {
-        let endpoint = open(name, key, Vec::new(), WALL, now).unwrap();
+        Self::with(name, key, &Config::lan(), now)
+    }
+
+    fn with(name: &str, key: u8, config: &Config, now: Timestamp) -> Self {
+        let (id, config) = (identity(name, key), config.clone());
+        let endpoint = Endpoint::open(id, config, [key; 32], Vec::new(), WALL, now).unwrap();
         let mut node = Self {
             endpoint,
             disk: BTreeMap::new(),
             frames: Vec::new(),
+            subscribed: BTreeSet::new(),
             events: Vec::new(),
             trace: Vec::new(),
         };
@@ -123,11 +131,13 @@ impl Node {
                     self.endpoint.handle_link(&LinkEvent::CaughtUp, now);
                 }
                 Output::Subscribe(channel) => {
+                    self.subscribed.insert(channel.clone());
                     self.endpoint
                         .handle_link(&LinkEvent::Subscribed(channel), now);
                 }
                 Output::Event { event, .. } => self.events.push(event),
-                Output::Unsubscribe(_) | Output::Disconnect => {}
+                Output::Unsubscribe(channel) => drop(self.subscribed.remove(&channel)),
+                Output::Disconnect => {}
             }
         }
     }
@@ -149,18 +159,29 @@ impl Node {
 pub(super) struct Net {
     pub(super) nodes: Vec<Node>,
     pub(super) now: Timestamp,
+    /// Deliveries by kind of frame.
+    pub(super) delivered: BTreeMap<u8, usize>,
     txn: u128,
 }
 
 impl Net {
     pub(super) fn new(names: &[&str]) -> Self {
+        Self::with(names, &Config::lan())
+    }
+
+    pub(super) fn with(names: &[&str], config: &Config) -> Self {
         let now = Timestamp::from_secs(1);
         let nodes = names
             .iter()
             .zip(1u8..)
-            .map(|(name, key)| Node::new(name, key, now))
+            .map(|(name, key)| Node::with(name, key, config, now))
             .collect();
-        let mut net = Self { nodes, now, txn: 0 };
+        let mut net = Self {
+            nodes,
+            now,
+            delivered: BTreeMap::new(),
+            txn: 0,
+        };
         net.run(Duration::from_secs(1));
         net
     }
@@ -174,11 +195,8 @@ impl Net {
                 for (channel, bytes) in std::mem::take(&mut self.nodes[from].frames) {
                     quiet = false;
                     for to in (0..self.nodes.len()).filter(|to| *to != from) {
-                        let mine = match &channel {
-                            Channel::Inbox(user) => user == self.nodes[to].endpoint.user(),
-                            _ => true,
-                        };
-                        if mine {
+                        if self.nodes[to].subscribed.contains(&channel) {
+                            *self.delivered.entry(bytes[3]).or_default() += 1;
                             let endpoint = &mut self.nodes[to].endpoint;
                             endpoint.handle_inbound(&channel, &bytes, true, self.now);
                         }

@@ -137,6 +137,12 @@ impl<C> Life<C> {
                 set.expect("it runs");
             }
             Command::Unwatch(user) => self.client.unwatch(&user).await.expect("it runs"),
+            Command::WatchGroup(group) => {
+                self.room(group).await?.watch().await.expect("it runs");
+            }
+            Command::UnwatchGroup(group) => {
+                self.room(group).await?.unwatch().await.expect("it runs");
+            }
             Command::Watch(user) => self.client.watch(&user).await.expect("it runs"),
             Command::EnterLobby(lobby) => {
                 self.client.enter_lobby(&lobby).await.expect("it runs");

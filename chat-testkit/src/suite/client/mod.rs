@@ -60,7 +60,7 @@ use chat_core::id::{ConvId, DeviceId, Epoch, GroupId, InviteId, LobbyName, Messa
 use chat_core::identity::DeviceKey;
 use chat_core::link::LinkState;
 use chat_core::lobby::GroupListing;
-use chat_core::presence::PresenceView;
+use chat_core::presence::{PresenceView, RoomPresence};
 use chat_core::session::SessionState;
 use chat_core::time::UnixMillis;
 use tokio::sync::mpsc;
@@ -277,6 +277,11 @@ impl<C: Cell> World for ClientWorld<C> {
     async fn group(&mut self, node: Node, group: GroupId) -> Option<GroupView> {
         let views = self.life(node).client.groups().await.expect("it runs");
         views.into_iter().find(|view| view.group == group)
+    }
+
+    async fn company(&mut self, node: Node, group: GroupId) -> Option<RoomPresence> {
+        let room = self.life(node).client.group(group).await.expect("it runs");
+        room?.presence().await.expect("it runs")
     }
 
     async fn presence(&mut self, node: Node, user: &UserId) -> Option<PresenceView> {

@@ -22,7 +22,7 @@ use chat_core::id::{ConvId, GroupId, LobbyName, UserId};
 use chat_core::identity::{DeviceKey, Ed25519, Signer};
 use chat_core::link::{DownReason, LinkEvent};
 use chat_core::lobby::GroupListing;
-use chat_core::presence::PresenceView;
+use chat_core::presence::{PresenceView, RoomPresence};
 use chat_core::sealer::Plain;
 use chat_core::session::SessionState;
 use chat_core::time::{Timestamp, UnixMillis};
@@ -318,6 +318,15 @@ impl World for PureWorld {
             .expect("the process runs")
             .endpoint
             .group(group)
+    }
+
+    async fn company(&mut self, node: Node, group: GroupId) -> Option<RoomPresence> {
+        self.devices[node.0]
+            .process
+            .as_ref()
+            .expect("the process runs")
+            .endpoint
+            .room_presence(group)
     }
 
     async fn presence(&mut self, node: Node, user: &UserId) -> Option<PresenceView> {

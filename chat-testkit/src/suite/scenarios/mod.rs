@@ -205,6 +205,8 @@ macro_rules! scenarios {
                 p9_last_seen_is_rounded_and_told_to_contacts
                 p9_closing_a_chat_does_not_end_a_watch
                 p11_a_crowd_is_told_as_counts
+                p11_members_of_a_group_are_seen_one_by_one
+                p11_a_large_group_is_told_as_counts_by_its_leader
             } patient {
                 p1_a_status_text_is_over_though_nobody_says_so
                 p3_who_stays_is_seen_for_hours

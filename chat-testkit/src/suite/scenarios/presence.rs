@@ -316,6 +316,80 @@ pub async fn p11_a_crowd_is_told_as_counts<W: World>(s: &mut Stage<W>) {
     assert_eq!(statuses(s, alice, &user), []);
 }
 
+/// Up to a crowd everybody in a group is seen by name, and a change is told with the counts.
+pub async fn p11_members_of_a_group_are_seen_one_by_one<W: World>(s: &mut Stage<W>) {
+    let (alice, bob, carol) = (
+        s.join("alice").await,
+        s.join("bob").await,
+        s.join("carol").await,
+    );
+    let (group, _) = s.group(&[alice, bob, carol]).await;
+    assert_eq!(s.world.company(alice, group).await, None, "nobody asked");
+    s.ask(alice, Command::WatchGroup(group)).await;
+    let all = s.company(alice, group, "of three", |view| view.counts.here() == 3);
+    let all = all.await;
+    assert!(all.whole);
+    let users: Vec<_> = all.people.iter().map(|(user, _)| user.clone()).collect();
+    assert_eq!(users, [s.user(alice), s.user(bob), s.user(carol)]);
+    s.forget(alice);
+    s.stop(carol).await;
+    let who = s.user(carol);
+    s.expect(alice, "one who left", |event| match event {
+        Event::Presence(PresenceEvent::Room {
+            group: of,
+            members: 3,
+            counts,
+            sample,
+        }) if *of == group && counts.left == 1 => {
+            sample.iter().find(|(user, _)| *user == who).map(|_| ())
+        }
+        _ => None,
+    })
+    .await;
+    let left = s.company(alice, group, "with one gone", |view| view.counts.left == 1);
+    assert_eq!(left.await.counts.here(), 2);
+    s.ask(alice, Command::UnwatchGroup(group)).await;
+    assert_eq!(s.world.company(alice, group).await, None);
+}
+
+/// Above it nobody but the leader follows anybody: it says how many are here, and names some.
+pub async fn p11_a_large_group_is_told_as_counts_by_its_leader<W: World>(s: &mut Stage<W>) {
+    let alice = s.join("alice").await;
+    let group = s.create(alice, "friends").await;
+    let mut nodes = vec![alice];
+    for n in 0..=CROWD {
+        let node = s.join(&format!("guest {n}")).await;
+        s.admit(alice, group, node).await;
+        nodes.push(node);
+    }
+    let all = u32::try_from(nodes.len()).expect("a small number");
+    let (bob, dave) = (nodes[1], nodes[3]);
+    s.counts(bob, group, nodes.len()).await;
+    s.ask(bob, Command::WatchGroup(group)).await;
+    let told = s.company(bob, group, "of all", |view| view.counts.here() == all);
+    assert!(!told.await.whole);
+    s.forget(bob);
+    let user = s.user(dave);
+    let away = Command::SetPresence(Status::Away, String::new(), None);
+    s.ask(dave, away).await;
+    s.expect(bob, "one of them by name", |event| match event {
+        Event::Presence(PresenceEvent::Room {
+            members,
+            counts,
+            sample,
+            ..
+        }) if *members == all && counts.away == 1 => {
+            let named = sample.iter().find(|(told, _)| *told == user);
+            named
+                .filter(|(_, view)| view.status == Status::Away)
+                .map(|_| ())
+        }
+        _ => None,
+    })
+    .await;
+    assert_eq!(statuses(s, bob, &user), []);
+}
+
 /// Whatever it was doing when it died, it is not there for ever.
 pub async fn p14_whoever_dies_at_any_step_is_never_a_zombie<W: World>(s: &mut Stage<W>) {
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);

@@ -6,6 +6,7 @@ use chat_core::Event;
 use chat_core::event::GroupEvent;
 use chat_core::group::{Change, GroupView, Membership};
 use chat_core::id::{ConvId, GroupId, GroupName, RequestId, UserId};
+use chat_core::presence::RoomPresence;
 
 use super::{GLANCE, Stage};
 use crate::suite::world::{Answer, Command, Node, World};
@@ -135,6 +136,31 @@ impl<W: World> Stage<W> {
         let what = format!("of {members}");
         self.looks(node, group, &what, |view| view.roster.len() == members)
             .await
+    }
+
+    /// Waits until who is here of `group` looks on `node` as `wanted` says.
+    pub async fn company(
+        &mut self,
+        node: Node,
+        group: GroupId,
+        what: &str,
+        wanted: impl Fn(&RoomPresence) -> bool,
+    ) -> RoomPresence {
+        let mut waited = Duration::ZERO;
+        loop {
+            let view = self.world.company(node, group).await;
+            if let Some(view) = &view
+                && wanted(view)
+            {
+                return view.clone();
+            }
+            assert!(
+                waited < self.patience,
+                "{node:?} waited {waited:?} for a company {what}: {view:#?}"
+            );
+            self.world.wait(GLANCE).await;
+            waited += GLANCE;
+        }
     }
 
     /// Waits until `node` stands in `group` like that.
