@@ -50,6 +50,30 @@ fn first(signer: &dyn Signer) -> Entry {
     Entry::sign(draft, signer).unwrap()
 }
 
+#[test]
+fn g1_a_first_entry_has_nothing_before_it() {
+    let good = first(&ANN).draft;
+    let founds = |draft: Draft| {
+        let entry = Entry::sign(draft, &ANN).unwrap();
+        Chain::found(&entry.bytes, GroupId(entry.hash), &FakeVerifier).is_some()
+    };
+    assert!(founds(good.clone()));
+    let mut bad = vec![good.clone(); 4];
+    bad[0].group = GroupId([1; 32]);
+    bad[1].prev = [1; 32];
+    bad[2].index = 2;
+    bad[3].term.round = 2;
+    for draft in bad {
+        assert!(!founds(draft.clone()), "{draft:?}");
+    }
+}
+
+#[test]
+fn an_admission_of_nobody_is_refused() {
+    let chain = with_bob();
+    assert!(!takes(&chain, next(&chain, Op::Admit(Vec::new()), &ANN)));
+}
+
 fn begin(signer: &dyn Signer, verifier: &dyn Verifier) -> Chain {
     let genesis = first(signer);
     Chain::found(&genesis.bytes, GroupId(genesis.hash), verifier).unwrap()
