@@ -31,6 +31,11 @@ pub(super) fn hash(conv: ConvId, body: &[u8]) -> [u8; 16] {
 }
 
 impl Delivery {
+    /// True for the transaction of a message that was taken before and is not forgotten.
+    pub(crate) fn knows(&self, txn: &TxnId) -> bool {
+        self.txns.get(txn).is_some()
+    }
+
     /// Takes a message. Idempotent by `txn`: the same content again gives the same id.
     ///
     /// # Errors

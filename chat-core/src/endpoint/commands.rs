@@ -12,6 +12,7 @@ use crate::id::{
     ConvId, DeviceId, GroupId, GroupName, InviteId, LobbyName, MessageId, RequestId, TxnId, UserId,
 };
 use crate::presence::Status;
+use crate::probe::mark;
 use crate::session::{AnswerError, Rejection, RequestError};
 use crate::time::{Now, Timestamp};
 
@@ -121,6 +122,10 @@ impl Endpoint {
         content: Content,
         now: Timestamp,
     ) -> Result<MessageId, SendError> {
+        if self.leaves(conv) && !self.delivery.knows(&txn) {
+            mark("endpoint-leaver-writes");
+            return Err(SendError::NotOpen(content));
+        }
         self.run(now, |this, now| this.delivery.send(conv, txn, content, now))
     }
 

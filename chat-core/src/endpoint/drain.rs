@@ -397,7 +397,8 @@ impl Endpoint {
         match mine {
             Some(Membership::Member | Membership::Leader) => {
                 self.link.subscribe(channel.clone(), now);
-                self.rooms.insert(group);
+                self.end_room(group, now);
+                self.rooms.insert(group, self.groups.seat(group));
                 if let Some(audience) = self.groups.audience(group) {
                     let recipients = audience
                         .members
@@ -409,22 +410,23 @@ impl Endpoint {
                     self.delivery.open(conv, route, now);
                 }
             }
-            Some(Membership::Leaving) => {
-                self.link.subscribe(channel, now);
-            }
-            Some(Membership::Asking) => {
-                // Who left and asks again before the log shows it writes no more.
-                if self.rooms.remove(&group) {
-                    mark("endpoint-asks-while-leaving");
-                    self.delivery.close(conv, FailReason::Gone, now);
+            // Who leaves and asks again is in by the old membership until the log shows it.
+            Some(Membership::Leaving | Membership::Asking) => {
+                self.end_room(group, now);
+                if let Some(seat) = self.groups.seat(group) {
+                    self.rooms.insert(group, Some(seat));
                 }
                 self.link.subscribe(channel, now);
             }
             Some(Membership::Left | Membership::Kicked | Membership::Denied) | None => {
-                if self.rooms.remove(&group) {
-                    self.delivery.close(conv, FailReason::Gone, now);
+                self.rooms.remove(&group);
+                self.delivery.close(conv, FailReason::Gone, now);
+                // Who went on a branch that lost supports a leader that logs it.
+                if self.groups.seat(group).is_some() {
+                    self.link.subscribe(channel, now);
+                } else {
+                    self.link.unsubscribe(&channel, now);
                 }
-                self.link.unsubscribe(&channel, now);
             }
         }
         if mine == Some(Membership::Leader)
@@ -438,6 +440,25 @@ impl Endpoint {
             self.lobbies.hide(group, closed, now);
         }
         self.sync_company(group, now);
+    }
+
+    /// Closes what belongs to a membership that the log ended, or lists no more.
+    fn end_room(&mut self, group: GroupId, now: Now) {
+        let seat = self.groups.seat(group);
+        if self.rooms.get(&group).is_some_and(|held| *held != seat) {
+            mark("endpoint-another-membership");
+            self.rooms.remove(&group);
+            let conv = ConvId::from(group);
+            self.delivery.close(conv, FailReason::Gone, now);
+        }
+    }
+
+    /// True for the group that we said to leave: messages stop at once (G12).
+    pub(super) fn leaves(&self, conv: ConvId) -> bool {
+        let group = GroupId::from(conv);
+        let mine = || self.groups.membership(group);
+        self.rooms.contains_key(&group)
+            && !matches!(mine(), Some(Membership::Member | Membership::Leader))
     }
 
     fn on_delivery(&mut self, event: &DeliveryEvent) {

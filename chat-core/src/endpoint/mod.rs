@@ -22,7 +22,7 @@ mod own;
 mod tests;
 mod views;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use drain::Staged;
@@ -129,8 +129,8 @@ pub struct Endpoint {
     topics: Slots<ConvId, Topic>,
     /// Which session a private channel belongs to.
     private: Slots<Channel, Slot<ConvId>>,
-    /// Groups whose messages we hear.
-    rooms: BTreeSet<GroupId>,
+    /// Groups that list us, and the membership whose messages are under way.
+    rooms: BTreeMap<GroupId, Option<[u8; 16]>>,
     faults: Faults,
     stats: Stats,
     rows: Vec<RowOp>,

@@ -177,6 +177,20 @@ impl Groups {
         }
     }
 
+    /// The lead passed: what the leader before may not have logged is repeated at once (G12, G14).
+    pub(super) fn tell_new_leader(&mut self, id: GroupId, now: Now) {
+        let Some(group) = self.groups.get_mut(&id).filter(|_| self.up) else {
+            return;
+        };
+        let asking = group.record.asking.as_ref();
+        let asks = asking.is_some_and(|asking| asking.stage.is_pending());
+        if group.leading(&self.me).is_none() && (asks || group.record.leaving.is_some()) {
+            mark("group-repeats-to-new-leader");
+            group.backoff = RESEND_FIRST;
+            self.resend(id, now);
+        }
+    }
+
     /// Our request was not answered in time.
     pub(super) fn lapse(&mut self, id: GroupId, now: Now) {
         let Some(group) = self.groups.get_mut(&id) else {

@@ -128,6 +128,9 @@ impl Groups {
         let Some(group) = self.groups.get_mut(&id) else {
             return;
         };
+        let seat = group.chain.as_ref();
+        let seat = seat.and_then(|chain| chain.roster.seats.get(&self.me.device));
+        let nonce = seat.map(|seat| seat.nonce);
         let record = &mut group.record;
         if record
             .asking
@@ -135,6 +138,7 @@ impl Groups {
             .is_some()
         {
             mark("group-leads-while-asking");
+            record.nonce = nonce;
             record.leaving = None;
             self.save(id);
             self.effects.emit_gated(GroupEvent::Joined { group: id });

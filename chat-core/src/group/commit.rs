@@ -146,6 +146,14 @@ impl Groups {
     /// A member's head: feeds what is committed; one beyond ours means that we lack something.
     pub(super) fn handle_head(&mut self, from: &Sender, ack: &GroupAck, now: Now) {
         let id = GroupId(ack.group);
+        let head = Head::from(ack.head);
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        let ours = group.chain.as_ref().map(Chain::head);
+        if group.inside(&self.me).is_none() {
+            self.recall(id, from, ours.is_none_or(|ours| head > ours), now);
+        }
         let Some(group) = self.groups.get_mut(&id) else {
             return;
         };
@@ -154,9 +162,12 @@ impl Groups {
         };
         let seat = chain.roster.seats.get(&from.device);
         if seat.is_none_or(|seat| seat.user != from.user) {
+            // Whoever holds the greater log shows it, member or not; it proves itself.
+            if head > chain.head() {
+                self.want(id, &from.user, now);
+            }
             return;
         }
-        let head = Head::from(ack.head);
         if !chain.holds(head.index, &head.hash) {
             self.want(id, &from.user, now);
             return;

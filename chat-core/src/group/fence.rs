@@ -28,7 +28,7 @@ impl Groups {
             let acked = group.acks.get(device).and_then(|acked| acked.knows);
             *device == self.me.device || acked.is_some_and(shown)
         };
-        let knows = group.unsettled() == 0
+        let knows = group.unsettled(&self.me) == 0
             && roster.seats.contains_key(&former.leader.device)
             && roster.seats.keys().all(knows);
         let over = former.at.plus(self.config.merge_window) <= now.wall;

@@ -37,7 +37,7 @@ impl Groups {
         let asks = held
             .joins
             .iter()
-            .find(|(_, w)| w.user == *user && !w.granted);
+            .find(|(_, w)| w.user == *user && !w.is_granted());
         if let Some((request, _)) = asks {
             mark("group-knock-crosses-invite");
             let request = *request;

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use super::op::{Admission, Op};
-use super::rows::{self, Waiting};
+use super::rows::{self, Grant, Waiting};
 use super::types::{GroupError, GroupEvent, JoinRequest, Policy};
 use super::{Group, Groups, Timer, check_text};
 use crate::channel::Channel;
@@ -43,8 +43,8 @@ impl Group {
         let mut devices: BTreeMap<&UserId, usize> = BTreeMap::new();
         all.retain(|(_, w)| {
             let count = devices.entry(&w.user).or_default();
-            *count += usize::from(!w.granted);
-            !w.granted && *count == 1
+            *count += usize::from(!w.is_granted());
+            !w.is_granted() && *count == 1
         });
         all.into_iter()
             .map(|(request, waiting)| JoinRequest {
@@ -115,9 +115,27 @@ impl Groups {
             return;
         };
         for request in requests {
-            if let Some(waiting) = group.joins.get_mut(&request) {
-                waiting.granted = true;
+            if let Some(waiting) = group.joins.get_mut(&request)
+                && !waiting.is_granted()
+            {
+                waiting.grant = Grant::Approved;
                 let key = rows::join_key(id, request);
+                self.effects.put(Table::Groups, key, waiting.to_row());
+            }
+        }
+    }
+
+    /// What we approved and the log does not show waits for whoever leads next.
+    pub(super) fn take_back_approvals(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        let approved = |waiting: &&mut Waiting| waiting.grant == Grant::Approved;
+        for (request, waiting) in &mut group.joins {
+            if let Some(waiting) = Some(waiting).filter(approved) {
+                mark("group-approval-taken-back");
+                waiting.grant = Grant::Open;
+                let key = rows::join_key(id, *request);
                 self.effects.put(Table::Groups, key, waiting.to_row());
             }
         }
@@ -175,7 +193,7 @@ impl Groups {
             let same = held
                 .joins
                 .iter()
-                .filter(|(_, w)| w.user == one.user && !w.granted);
+                .filter(|(_, w)| w.user == one.user && !w.is_granted());
             chosen.extend(same.map(|(request, waiting)| (*request, waiting.clone())));
         }
         Ok(chosen)
@@ -340,14 +358,14 @@ impl Groups {
             mark("group-joins-full");
             return say(BUSY, "");
         }
-        let granted = older.iter().any(|older| {
-            let held = group.joins.get(older);
-            held.is_some_and(|w| w.granted && w.nonce == request.nonce)
+        let granted = older.iter().find_map(|older| {
+            let held = group.joins.get(older)?;
+            (held.is_granted() && held.nonce == request.nonce).then_some(held.grant)
         });
         for older in older {
             mark("group-request-replaced");
             self.drop_waiting(id, older);
-            if !granted {
+            if granted.is_none() {
                 self.remember(id, older, from.device, "asked anew");
             }
         }
@@ -357,7 +375,7 @@ impl Groups {
             nonce: request.nonce,
             note: request.note.to_string(),
             since: now.wall,
-            granted,
+            grant: granted.unwrap_or(Grant::Open),
         };
         let key = rows::join_key(id, name);
         self.effects.put(Table::Groups, key, waiting.to_row());

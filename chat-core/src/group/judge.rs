@@ -48,14 +48,14 @@ impl Groups {
     /// G9, G10: what counts is whether this device was in at the index that it cites; what a
     /// former member wrote before it went is taken and marked. G20: an index is taken however old,
     /// because without encryption there is nothing to seal again. An index beyond a log that the
-    /// leader says is whole belongs to an abandoned branch: then only who is in now counts.
+    /// leader, after it was cited, says is whole belongs to an abandoned branch, and so does one at
+    /// which a member was not in: then only who is in now counts.
     pub fn judge(&mut self, group: GroupId, from: &Sender, roster: u64, now: Now) -> Verdict {
         let Some(held) = self.groups.get(&group) else {
             return Verdict::Stranger;
         };
         let asking = held.record.asking.is_some();
-        let leaving = held.record.leaving.is_some() && held.record.leaving == held.record.nonce;
-        let Some(chain) = held.inside(&self.me).filter(|_| !leaving) else {
+        let Some(chain) = held.belongs(&self.me) else {
             return if asking {
                 Verdict::NotYet
             } else {
@@ -66,12 +66,16 @@ impl Groups {
         let seat = seat.filter(|seat| seat.user == from.user);
         let shown = seat.is_some() && held.sees(from.device);
         if roster > chain.index() {
-            let whole = held.current || chain.roster.leader.device == self.me.device;
-            if whole && shown && held.record.forked {
+            let leads = chain.roster.leader.device == self.me.device;
+            let whole = leads || held.current && roster <= held.cleared;
+            if whole && shown {
                 mark("group-cites-abandoned");
                 return Verdict::Take(Standing::Current);
             }
             self.want(group, &from.user, now);
+            if let Some(held) = self.groups.get_mut(&group) {
+                held.cited = held.cited.max(roster);
+            }
             return Verdict::NotYet;
         }
         if seat.is_some_and(|seat| seat.seniority.index <= roster) {
@@ -89,8 +93,8 @@ impl Groups {
             mark("group-former-member");
             return Verdict::Take(Standing::Former);
         }
-        // Its admission moved to a later place when the log forked; what it cites was before.
-        if shown && held.record.forked {
+        // It was let in on a branch that lost, and again on this one; what it cites was before.
+        if shown {
             mark("group-cites-before-fork");
             return Verdict::Take(Standing::Current);
         }

@@ -324,6 +324,7 @@ impl Groups {
         };
         let frame = Outgoing::ephemeral(Channel::Group(id), body);
         self.effects.send(frame.with_ttl(beat).gated());
+        self.remind(id);
     }
 
     /// What only a leader keeps goes, once we lead no more. Requests stay: whoever leads next may
@@ -344,6 +345,7 @@ impl Groups {
             group.record.wanted.clear();
             self.save(id);
         }
+        self.take_back_approvals(id);
     }
 }
 

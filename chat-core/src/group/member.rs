@@ -101,6 +101,7 @@ impl Groups {
         let leads = self.leading(id);
         let group = self.groups.get_mut(&id).expect("it was just settled");
         group.current = false;
+        (group.cited, group.cleared) = (0, 0);
         if passed {
             group.committed = 0;
             group.canvass = None;
@@ -124,6 +125,9 @@ impl Groups {
             self.note_deposed(id, before, now);
         }
         self.schedule_ack(id, true, now);
+        if passed {
+            self.tell_new_leader(id, now);
+        }
         self.arm(id, now);
         self.work(id, now);
         absorbed
@@ -150,7 +154,6 @@ impl Groups {
         if done.undone.is_empty() {
             return;
         }
-        group.record.forked = true;
         let event = GroupEvent::Forked {
             group: id,
             leader: chain.roster.leader.user.clone(),
@@ -158,7 +161,6 @@ impl Groups {
             common: from - 1,
             undone: done.undone.iter().flat_map(undone).collect(),
         };
-        self.save(id);
         self.effects.emit_gated(event);
     }
 
@@ -215,9 +217,13 @@ impl Groups {
         let still = |nonce| roster.sits(self.me.device, nonce);
         if let Some(seat) = roster.seats.get(&self.me.device) {
             let asked = record.asking.as_ref().map(|asking| asking.nonce);
+            let own = (self.me.device, seat.nonce);
             if record.nonce != Some(seat.nonce) && asked != Some(seat.nonce) {
                 // A late copy of a request that we gave up was granted.
                 mark("group-admitted-unasked");
+                record.leaving = Some(seat.nonce);
+            } else if group.lefts.contains_key(&own) {
+                mark("group-left-elsewhere");
                 record.leaving = Some(seat.nonce);
             }
         }
@@ -238,7 +244,8 @@ impl Groups {
             if let Some(seat) = roster.seats.get(&self.me.device)
                 && seat.nonce == nonce
             {
-                return Some((seat.seniority.index, u64::MAX));
+                let left = group.lefts.contains_key(&(self.me.device, nonce));
+                return (!left).then_some((seat.seniority.index, u64::MAX));
             }
             let gone = roster.gone.get(&(self.me.device, nonce))?;
             Some((gone.since, gone.until))
@@ -286,9 +293,9 @@ impl Groups {
 
     /// True when the log of this group is ours to follow.
     pub(super) fn follows(&self, id: GroupId) -> bool {
-        self.groups
-            .get(&id)
-            .is_some_and(|group| group.record.asking.is_some() || group.inside(&self.me).is_some())
+        self.groups.get(&id).is_some_and(|group| {
+            group.record.asking.is_some() || group.recalled || group.inside(&self.me).is_some()
+        })
     }
 
     pub(super) fn handle_entries(&mut self, from: &Sender, body: &Entries, now: Now) {
@@ -304,6 +311,9 @@ impl Groups {
         let last = entries.last().and_then(Entry::open);
         let absorbed = self.absorb(id, &entries, now);
         let more = last.is_some_and(|last| last.draft.index < body.head);
+        if !more && let Some(group) = self.groups.get_mut(&id) {
+            group.recalled = false;
+        }
         if absorbed.progress && more {
             // Every page proves itself, so the next one may follow at once.
             self.send_fetch(id, &from.user, now);
@@ -334,14 +344,17 @@ impl Groups {
         let Some(chain) = group.inside(&self.me) else {
             let asking = group.record.asking.as_ref();
             let answered = asking.is_some_and(|asking| !asking.stage.is_pending());
-            let behind = group
-                .chain
-                .as_ref()
-                .is_some_and(|chain| theirs > chain.head());
+            let ours = group.chain.as_ref().map(Chain::head);
+            let behind = ours.is_some_and(|ours| theirs > ours);
+            let ahead = ours.is_some_and(|ours| theirs < ours);
             // Was a late copy of our request granted after all, or did another branch win? Asked
             // rarely: most often not.
             if (answered || behind) && self.rng.below(4) == 0 {
                 self.want(id, &from.user, now);
+            } else if ahead && self.served.admit(id, from.device, now.mono) {
+                // We may be the only ones who hold the greater head (hole 10).
+                mark("group-outsider-corrects");
+                self.send_head(id, &from.user);
             }
             return;
         };
@@ -356,6 +369,9 @@ impl Groups {
             group.beat_at = Some(now.mono);
             group.committed = group.committed.max(beat.commit.min(ours.index));
             group.current = theirs == ours;
+            if group.current {
+                group.cleared = group.cited;
+            }
             if !lame && !self.is_deposed(&self.groups[&id], now) {
                 let group = self.groups.get_mut(&id).expect("it was just found");
                 if group.canvass.take().is_some() {

@@ -185,6 +185,8 @@ struct Group {
     committed: u64,
     /// The next wait before a repeat.
     backoff: Duration,
+    /// We are out, and somebody takes us for a member: the log is read to the end.
+    recalled: bool,
     /// Whom to ask for the missing part of the log.
     source: Option<UserId>,
     /// When that was last done.
@@ -195,6 +197,10 @@ struct Group {
     beat_at: Option<Timestamp>,
     /// The leader says that it has no more than we have.
     current: bool,
+    /// The highest index beyond our head that a message cited.
+    cited: u64,
+    /// The same when the leader last said that it has no more.
+    cleared: u64,
     /// A leader deposed by a minority, and when we last heard it lead.
     deposed: Option<(DeviceId, Timestamp)>,
     /// This term's leader signed two entries for one place.

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use super::chain::Chain;
 use super::entry::Entry;
 use super::op::Op;
+use super::rows::{self, Grant};
 use super::term::Hash;
-use super::{Group, Groups, Timer, rows};
+use super::{Group, Groups, Timer};
 use crate::channel::Channel;
 use crate::effect::{Outgoing, Table};
 use crate::id::GroupId;
@@ -38,7 +39,7 @@ fn is_open(entry: &Entry, group: &Group, chain: &Chain) -> bool {
     kick.is_some_and(|kick| !kick.settled(&entry.hash, roster))
         || op.admissions().iter().any(|one| {
             let waits = group.joins.values();
-            let mut waits = waits.filter(|waiting| waiting.granted);
+            let mut waits = waits.filter(|waiting| waiting.grant == Grant::Adopted);
             waits.any(|waiting| (waiting.device, waiting.nonce) == (one.device, one.nonce))
         })
 }

@@ -29,8 +29,6 @@ pub(super) struct Record {
     pub accepted: Option<u64>,
     /// Our last promise to a candidate, ourselves included.
     pub promised: Promise,
-    /// Another branch replaced a part of our log once, so its indexes were given twice.
-    pub forked: bool,
     /// Kicks of ours, the leader, that wait for the change before them.
     pub wanted: Vec<WantedKick>,
 }
@@ -89,8 +87,19 @@ pub(super) struct Waiting {
     pub nonce: Nonce,
     pub note: String,
     pub since: UnixMillis,
-    /// A leader let it in already: on an abandoned branch, or we did and the log is not ready.
-    pub granted: bool,
+    pub grant: Grant,
+}
+
+/// Whether a request still needs an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Grant {
+    /// It does.
+    Open,
+    /// We said yes, or an invitation did, and the log is not ready. That ends with our lead: what no
+    /// log says was not decided.
+    Approved,
+    /// The leader of an abandoned branch let it in.
+    Adopted,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,7 +109,7 @@ struct WaitingRow {
     nonce: Nonce,
     note: String,
     since: u64,
-    granted: bool,
+    grant: Grant,
 }
 
 /// A row of the `Groups` table.
@@ -131,8 +140,13 @@ impl Waiting {
             nonce: self.nonce,
             note: self.note.clone(),
             since: self.since.0,
-            granted: self.granted,
+            grant: self.grant,
         })
+    }
+
+    /// True when it needs no other answer.
+    pub(super) fn is_granted(&self) -> bool {
+        self.grant != Grant::Open
     }
 }
 
@@ -194,7 +208,7 @@ pub(super) fn read_group(key: &[u8], value: &[u8]) -> Option<GroupRow> {
                 nonce: row.nonce,
                 note: row.note,
                 since: UnixMillis(row.since),
-                granted: row.granted,
+                grant: row.grant,
             };
             Some(GroupRow::Join(group, request, waiting))
         }

@@ -20,7 +20,7 @@ use crate::identity::Sender;
 use crate::probe::mark;
 use crate::time::{Now, Timestamp};
 use crate::wire::BoundedVec;
-use crate::wire::group::Fetch;
+use crate::wire::group::{Fetch, Place};
 
 /// Answers per second to one device in one group.
 pub(super) const RATE: u32 = 4;
@@ -58,6 +58,16 @@ impl Groups {
     /// Serves the log from the newest place that both hold.
     pub(super) fn handle_fetch(&mut self, from: &Sender, fetch: &Fetch, now: Now) {
         let id = GroupId(fetch.group);
+        if let Some(group) = self.groups.get(&id)
+            && group.inside(&self.me).is_none()
+        {
+            let ours = |place: &Place| {
+                let chain = group.chain.as_ref();
+                chain.is_some_and(|chain| chain.holds(place.index, &place.hash))
+            };
+            let news = !fetch.have.iter().all(ours);
+            self.recall(id, from, news, now);
+        }
         let Some(chain) = self.chain(id) else {
             return;
         };
@@ -83,10 +93,6 @@ impl Groups {
         if !known {
             mark("group-serves-another-branch");
         }
-        self.repeat_own_leave(id, from);
-        let Some(chain) = self.chain(id) else {
-            return;
-        };
         let page = (common < until).then(|| chain.page(common + 1, until));
         if behind {
             self.want(id, &from.user, now);
@@ -95,6 +101,39 @@ impl Groups {
             && self.served.admit(id, from.device, now.mono)
         {
             self.mail(&from.user, page);
+        }
+    }
+
+    /// Somebody takes us, who are out, for a member. We left, and say so again; or there is a log
+    /// that we do not know, and it may have let us in or lost what put us out.
+    pub(super) fn recall(&mut self, id: GroupId, from: &Sender, news: bool, now: Now) {
+        self.repeat_own_leave(id, from);
+        let Some(group) = self.groups.get_mut(&id).filter(|_| news) else {
+            return;
+        };
+        mark("group-recalled");
+        group.recalled = true;
+        self.want(id, &from.user, now);
+    }
+
+    /// Shows our head to a member that was not heard lately: it may not know that it is one.
+    pub(super) fn remind(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else {
+            return;
+        };
+        let Some(chain) = group.leading(&self.me) else {
+            return;
+        };
+        let silent =
+            |device: &&DeviceId| **device != self.me.device && !group.acks.contains_key(*device);
+        let silent: Vec<_> = chain.roster.seats.keys().filter(silent).collect();
+        let pick = usize::try_from(self.rng.below(silent.len() as u64)).unwrap_or(0);
+        let user = silent
+            .get(pick)
+            .map(|device| chain.roster.seats[device].user.clone());
+        if let Some(user) = user {
+            mark("group-reminds");
+            self.send_head(id, &user);
         }
     }
 

@@ -30,9 +30,14 @@ impl Group {
                 Membership::Member
             });
         }
-        let Some(gone) = roster.gone.get(&(me.device, nonce)) else {
-            let hidden = self.hidden.contains(&(me.device, nonce));
-            return denied.or(hidden.then_some(Membership::Kicked));
+        let own = (me.device, nonce);
+        let Some(gone) = roster.gone.get(&own) else {
+            let out = if self.lefts.contains_key(&own) {
+                Membership::Left
+            } else {
+                Membership::Kicked
+            };
+            return denied.or(self.hidden.contains(&own).then_some(out));
         };
         denied.or(Some(match gone.way {
             Way::Kicked => Membership::Kicked,
@@ -40,11 +45,19 @@ impl Group {
         }))
     }
 
-    /// The chain, when we are in it. A leaver is still in.
+    /// The chain, when our device has a seat in it. A leaver is still in, also by a membership that
+    /// it ended on another branch: until the log shows that, it supports candidates and follows.
     pub(super) fn inside(&self, me: &Sender) -> Option<&Chain> {
         let chain = self.chain.as_ref()?;
-        let sits = chain.roster.sits(me.device, self.record.nonce?);
-        sits.then_some(chain)
+        chain.roster.seats.contains_key(&me.device).then_some(chain)
+    }
+
+    /// The chain, when the seat in it is the membership that we hold and do not end.
+    pub(super) fn belongs(&self, me: &Sender) -> Option<&Chain> {
+        let chain = self.chain.as_ref()?;
+        let nonce = self.record.nonce?;
+        let stays = chain.roster.sits(me.device, nonce) && self.record.leaving != Some(nonce);
+        stays.then_some(chain)
     }
 
     /// The chain, when we lead it. True until somebody claims, also during a hand-over.
@@ -69,6 +82,12 @@ impl Groups {
     /// The device that reigns in `group`, as we know it.
     pub fn leader(&self, group: GroupId) -> Option<DeviceId> {
         Some(self.chain(group)?.roster.leader.device)
+    }
+
+    /// The nonce of the membership by which our device sits in the log.
+    pub fn seat(&self, group: GroupId) -> Option<[u8; 16]> {
+        let seats = &self.chain(group)?.roster.seats;
+        seats.get(&self.me.device).map(|seat| seat.nonce)
     }
 
     /// True when the last member left (G23).
@@ -100,7 +119,7 @@ impl Groups {
             policy: roster.policy,
             guarantee: held.guarantee(),
             hidden: held.unseen(),
-            unsettled: held.unsettled(),
+            unsettled: held.unsettled(&self.me),
             requests: if leads {
                 held.shown_requests()
             } else {

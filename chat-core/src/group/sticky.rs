@@ -16,12 +16,13 @@ use bytes::Bytes;
 use super::entry::{Entry, Nonce};
 use super::op::{Op, Removal};
 use super::roster::{Roster, Way};
-use super::rows::{self, Waiting};
+use super::rows::{self, Grant, Waiting};
 use super::term::{Hash, Term};
 use super::types::Member;
 use super::{Group, Groups};
 use crate::effect::Table;
 use crate::id::{DeviceId, GroupId, RequestId};
+use crate::identity::Sender;
 use crate::probe::{mark, planted};
 use crate::time::Now;
 
@@ -114,13 +115,18 @@ impl Group {
     }
 
     /// How much of abandoned branches the log does not show yet.
-    pub(super) fn unsettled(&self) -> usize {
+    pub(super) fn unsettled(&self, me: &Sender) -> usize {
         let Some(chain) = &self.chain else {
             return 0;
         };
         let kicks = self.sticky.iter();
         let kicks = kicks.filter(|(hash, kick)| !kick.settled(hash, &chain.roster));
-        let granted = self.joins.values().filter(|waiting| waiting.granted);
+        let leads = chain.roster.leader.device == me.device;
+        let granted = self.joins.values().filter(|waiting| match waiting.grant {
+            Grant::Open => false,
+            Grant::Approved => leads,
+            Grant::Adopted => true,
+        });
         kicks.count() + self.lefts.len() + granted.count()
     }
 }
@@ -166,7 +172,7 @@ impl Groups {
                             nonce: one.nonce,
                             note: String::new(),
                             since: now.wall,
-                            granted: true,
+                            grant: Grant::Adopted,
                         };
                         self.adopt_admission(id, waiting);
                     }
@@ -224,10 +230,11 @@ impl Groups {
         let same = |waiting: &&Waiting| (waiting.device, waiting.nonce) == instance;
         let asked = group.joins.iter().find(|(_, waiting)| same(waiting));
         let request = asked.map_or(RequestId(waiting.nonce), |(request, _)| *request);
-        if group.joins.get(&request).is_some_and(|held| held.granted) {
+        let adopted = |held: &Waiting| held.grant == Grant::Adopted;
+        if group.joins.get(&request).is_some_and(adopted) {
             return;
         }
-        if group.joins.len() >= max {
+        if !group.joins.contains_key(&request) && group.joins.len() >= max {
             mark("group-orphan-admits-full");
             return;
         }
@@ -242,8 +249,9 @@ impl Groups {
         let Some(group) = self.groups.get(&id) else {
             return;
         };
-        let of =
-            |waiting: &Waiting| waiting.granted && (waiting.device, waiting.nonce) == *instance;
+        let of = |waiting: &Waiting| {
+            waiting.is_granted() && (waiting.device, waiting.nonce) == *instance
+        };
         let all: Vec<_> = group
             .joins
             .iter()
@@ -286,7 +294,7 @@ impl Groups {
             // Who leads is in, also by a seat that it had left: letting it in anew would take that.
             let reigns = waiting.device == roster.leader.device;
             // What the leader shows goes when it answers.
-            let keep = !(reigns || known && (waiting.granted || !leads));
+            let keep = !(reigns || known && (waiting.is_granted() || !leads));
             if !keep {
                 over.push(rows::join_key(id, *request));
             }

@@ -95,7 +95,7 @@ impl Groups {
             Policy::Available => MAX_BATCH.min(room),
             Policy::Strict => 1.min(room),
         };
-        let mut granted: Vec<_> = group.joins.iter().filter(|(_, w)| w.granted).collect();
+        let mut granted: Vec<_> = group.joins.iter().filter(|(_, w)| w.is_granted()).collect();
         granted.sort_by_key(|(request, waiting)| (waiting.since, **request));
         let mut devices = BTreeSet::new();
         granted.retain(|(_, waiting)| devices.insert(waiting.device));

@@ -24,13 +24,6 @@ usage: sim <delivery|sessions|presence|groups|all|planted> [options]
 const SEEDS_FOR_MARKS: u64 = 500;
 const FAILURES_SHOWN: usize = 10;
 
-/// Seeds that break a rule and are not mended yet: printed in every run and counted as violations,
-/// but they do not fail it.
-const KNOWN: &[(Suite, &[u64])] = &[
-    (Suite::Groups, &[4111, 5118, 8663]),
-    (Suite::Strict, &[1808, 4109, 4138, 9038]),
-];
-
 struct Options {
     what: String,
     seeds: Range<u64>,
@@ -162,8 +155,6 @@ struct Totals {
     converged: Vec<u64>,
     marks: BTreeMap<&'static str, u64>,
     failures: Vec<(u64, String)>,
-    /// Violations of [`KNOWN`] seeds; not among the failures.
-    known: usize,
 }
 
 impl Totals {
@@ -195,7 +186,6 @@ impl Totals {
             *self.marks.entry(name).or_default() += count;
         }
         self.failures.extend(other.failures);
-        self.known += other.known;
     }
 
     fn hours(&self) -> f64 {
@@ -204,12 +194,11 @@ impl Totals {
 
     fn line(&self) -> String {
         format!(
-            "seeds={} steps={} simulated_hours={:.1} known={} violations={}",
+            "seeds={} steps={} simulated_hours={:.1} violations={}",
             self.runs,
             self.steps,
             self.hours(),
-            self.known,
-            self.failures.len() + self.known
+            self.failures.len()
         )
     }
 }
@@ -242,17 +231,7 @@ fn sweep(suite: Suite, options: &Options) -> (Totals, bool) {
             totals.merge(part.join().expect("a run that panics has printed why"));
         }
     });
-    let known = KNOWN.iter().filter(|(of, _)| *of == suite);
-    let known: Vec<u64> = known.flat_map(|(_, seeds)| *seeds).copied().collect();
     totals.failures.sort();
-    totals.failures.retain(|(seed, violation)| {
-        let excused = known.contains(seed);
-        if excused {
-            println!("known, not mended: {} {seed}: {violation}", suite.name());
-            totals.known += 1;
-        }
-        !excused
-    });
     totals.converged.sort_unstable();
     let passed = report(suite, options, &totals, started);
     (totals, passed)

@@ -455,7 +455,9 @@ impl World {
         let view = endpoint.and_then(|endpoint| endpoint.group(group));
         let Some(view) = view else { return };
         let inside = |user: &UserId| view.roster.iter().any(|member| member.user == *user);
-        let mut out = vec![self.user(user), self.user(user + 1)];
+        let users = self.nodes.iter().map(|node| node.user_index);
+        let next = (user + 1) % users.max().map_or(1, |last| last + 1);
+        let mut out = vec![self.user(user), self.user(next)];
         out.retain(|user| inside(user) && *user != self.nodes[node].user);
         let kicks = out.iter().map(|user| BatchStep::Kick {
             user: user.clone(),

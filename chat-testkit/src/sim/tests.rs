@@ -34,6 +34,22 @@ fn a_handful_of_seeds_per_suite_holds() {
     }
 }
 
+/// Each broke a rule once: IG5 and IG6 by who sits by an older membership or holds more of the log
+/// than who leads; ID4 and ID7 by who writes while it leaves, and by a place of a branch that lost.
+#[test]
+fn seeds_that_broke_a_rule_hold() {
+    let available = [
+        4111, 5118, 8663, 18270, 20793, 21877, 23455, 27587, 36121, 39636,
+    ];
+    let strict = [1808, 4109, 4138, 9038, 11313, 13884];
+    for (suite, seeds) in [(Suite::Groups, &available[..]), (Suite::Strict, &strict)] {
+        for seed in seeds {
+            let outcome = run(suite, *seed, false);
+            assert_eq!(outcome.violation, None, "{suite:?} seed {seed}");
+        }
+    }
+}
+
 #[test]
 fn a_script_may_lose_operations() {
     let swarm = Swarm::new(Suite::Delivery, 5);

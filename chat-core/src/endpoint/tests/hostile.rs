@@ -92,8 +92,8 @@ fn a_stranger_that_signs_a_flood_is_cut_off_and_others_are_not() {
     config.budget = BudgetConfig::default();
     let mut net = Net::with(&["ann", "bob"], &config);
     let conv = net.chat();
-    for i in 0..1_500u32 {
-        let sent_at = super::net::WALL.0 + u64::from(i);
+    for i in 0..12_000u32 {
+        let sent_at = super::net::WALL.0 + u64::from(i / 8);
         let (channel, frame) = request_at(sent_at, "mallory", 66, "ann", (i % 251) as u8);
         net.nodes[0]
             .endpoint

@@ -2,6 +2,7 @@
 //! cannot do to it.
 
 mod company;
+mod groups;
 mod hostile;
 mod limits;
 mod net;

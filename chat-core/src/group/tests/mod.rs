@@ -4,6 +4,7 @@ mod batch;
 mod edges;
 mod hostile;
 mod log;
+mod meeting;
 mod net;
 mod proofs;
 mod rules;

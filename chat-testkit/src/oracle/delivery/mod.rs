@@ -207,7 +207,8 @@ impl Delivery {
             Seen::Queued(Event::Delivery(DeliveryEvent::Failed { id, .. })) => {
                 self.ending.insert(*id);
             }
-            Seen::Event(Event::Group(GroupEvent::Changed {
+            // Queued: who dies before it tells knows it after its start, and tells it to nobody.
+            Seen::Queued(Event::Group(GroupEvent::Changed {
                 change,
                 by,
                 round,
