@@ -39,6 +39,7 @@ fn data() -> Body {
         roster: 0,
         attempt: 1,
         prior: None,
+        wedged: false,
         first: delivery::Message {
             seq: 1_000,
             hlc: 1_800_000_000_000 << 16,

@@ -197,6 +197,7 @@ impl Busy {
             roster: 0,
             attempt: 1,
             prior: None,
+            wedged: false,
             first: delivery::Message {
                 seq: line.seq,
                 hlc: (WALL << 16) + self.told,

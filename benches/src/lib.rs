@@ -20,7 +20,7 @@ use chat_core::link::LinkEvent;
 use chat_core::sealer::Plain;
 use chat_core::session::SessionEvent;
 use chat_core::time::{Timestamp, UnixMillis};
-use chat_core::{Endpoint, Event, Identity, Output};
+use chat_core::{Endpoint, Event, Fate, Identity, Output};
 
 /// Signs nothing and believes everything.
 #[derive(Debug)]
@@ -207,7 +207,7 @@ impl Pair {
                 drain(from, self.now, &mut drained);
                 events.append(&mut drained.events);
                 for id in drained.transmits {
-                    from.handle_acked(id, true, self.now);
+                    from.handle_acked(id, Fate::Taken, self.now);
                 }
                 for (channel, bytes) in drained.frames {
                     quiet = false;

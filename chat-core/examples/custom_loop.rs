@@ -17,7 +17,7 @@ use chat_core::link::LinkEvent;
 use chat_core::sealer::Plain;
 use chat_core::session::SessionEvent;
 use chat_core::time::{Timestamp, UnixMillis};
-use chat_core::{Endpoint, Event, Identity, Output, Transmit};
+use chat_core::{Endpoint, Event, Fate, Identity, Output, Transmit};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -82,7 +82,7 @@ impl Node {
                 }
                 // 2. Frames: hand them to the broker, in order, and report what it said.
                 Output::Transmit(frame) => {
-                    self.endpoint.handle_acked(frame.id, true, now);
+                    self.endpoint.handle_acked(frame.id, Fate::Taken, now);
                     wire.push_back(frame);
                 }
                 // 3. The connection: do as told, report what came of it. Never retry: the endpoint

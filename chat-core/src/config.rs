@@ -81,6 +81,18 @@ pub struct PresenceConfig {
     pub crowd_sample: usize,
 }
 
+/// What becomes of a message that the broker will never take as it is (Q2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum WedgePolicy {
+    /// It keeps its place, and those behind it in its conversation wait until the application
+    /// retries or cancels it, or its time runs out.
+    #[default]
+    Block,
+    /// It fails at once, and those behind it go on.
+    SkipAndMark,
+}
+
 /// Message delivery.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -109,6 +121,10 @@ pub struct DeliveryConfig {
     pub retransmit_rate: u32,
     /// Whether peers learn what was displayed. Default true.
     pub share_read: bool,
+    /// What becomes of a message that the broker will never take; of what nobody sees by itself
+    /// ([`Content::is_visible`](crate::content::Content::is_visible)) it is always skipped (Q2).
+    /// Default `Block`.
+    pub wedge: WedgePolicy,
 }
 
 /// Groups.
@@ -243,6 +259,7 @@ impl Default for DeliveryConfig {
             max_inbox: 4_096,
             retransmit_rate: 20,
             share_read: true,
+            wedge: WedgePolicy::Block,
         }
     }
 }

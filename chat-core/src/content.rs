@@ -29,7 +29,8 @@ pub enum Content {
         /// The message of the same conversation that it answers.
         reply_to: Option<MessageId>,
     },
-    /// A kind of another version or of an application (codes from `0x8000`).
+    /// A kind of another version or of an application: codes from `0x8000`, and from `0xc000` for
+    /// what nobody sees by itself ([`Content::is_visible`]).
     Other {
         /// The kind code.
         kind: u16,
@@ -81,6 +82,7 @@ struct WireReply {
 const TEXT: u16 = 1;
 const MARKDOWN: u16 = 2;
 const FIRST_APPLICATION_KIND: u16 = 0x8000;
+const FIRST_INVISIBLE_KIND: u16 = 0xc000;
 
 impl Content {
     /// Plain text that answers nothing.
@@ -98,6 +100,19 @@ impl Content {
             Self::Markdown { source, .. } => source,
             Self::Other { fallback, .. } => fallback,
         }
+    }
+
+    /// False for what changes something shown and is not shown itself, as an edit or a reaction
+    /// does: application kinds from `0xc000`. It blocks nothing, and may arrive before what was
+    /// sent before it when that cannot be sent (Q2).
+    pub fn is_visible(&self) -> bool {
+        !matches!(self, Self::Other { kind, .. } if *kind >= FIRST_INVISIBLE_KIND)
+    }
+
+    /// True for the bytes of a content that is not visible.
+    pub(crate) fn is_aside(bytes: &[u8]) -> bool {
+        let kind = postcard::take_from_bytes::<u16>(bytes);
+        kind.is_ok_and(|(kind, _)| kind >= FIRST_INVISIBLE_KIND)
     }
 
     /// Encodes the content for a message of `conv`.

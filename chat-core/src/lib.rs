@@ -38,4 +38,4 @@ pub mod wire;
 
 pub use endpoint::{Endpoint, Identity, OpenError, Stats};
 pub use event::{Event, Fault};
-pub use output::{Output, PersistId, Transmit, TransmitId, Will};
+pub use output::{Fate, Output, PersistId, Transmit, TransmitId, Will};

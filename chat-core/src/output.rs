@@ -5,6 +5,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::channel::{Channel, Class};
+use crate::delivery::Unsendable;
 use crate::effect::RowOp;
 use crate::event::Event;
 
@@ -35,6 +36,17 @@ pub struct Transmit {
     pub dedup: Option<[u8; 16]>,
     /// Must not leave before this is durable.
     pub after: Option<PersistId>,
+}
+
+/// What became of a [`Transmit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The broker acknowledged it.
+    Taken,
+    /// The broker refused this copy, or nobody can say: what needs it is sent again.
+    NotTaken,
+    /// The broker will never take it as it is (Q2).
+    Never(Unsendable),
 }
 
 /// The frame a broker publishes when our connection dies (rule P2).

@@ -8,6 +8,7 @@ const MARK_WORDS = { queued: "queued", handed_off: "sent", delivered: "delivered
 const FAILURES = {
   expired: "expired before it arrived", refused: "refused by the receiver",
   gone: "the conversation ended first", cancelled: "taken back",
+  too_large: "too large for this broker", denied: "the broker does not let us write there",
 };
 const PAGE = 50;
 const TYPING_EVERY_MS = 3000;
@@ -179,6 +180,7 @@ export class Conversation {
     const meta = el("div", { class: "meta" }, el("span", {}, clock(item.at)));
     if (mine) meta.append(this.#mark(item));
     node.append(meta);
+    if (item.wedged && !item.failed) node.append(this.#wedged(chat, item));
     return node;
   }
 
@@ -191,6 +193,15 @@ export class Conversation {
     return el("span", { class: `mark ${item.ack ?? ""}`, title: words, "data-mark": item.ack ?? "none" },
       el("span", { "aria-hidden": "true" }, MARKS[item.ack] ?? "…"),
       el("span", { class: "visually-hidden" }, words));
+  }
+
+  // The broker will never take it as it is: what comes after it waits for a decision.
+  #wedged(chat, item) {
+    const ask = (kind) => () => attempt(() => this.net.call(kind, { conv: chat.conv, message: item.id }));
+    return el("div", { class: "note wedged", "data-wedged": item.wedged },
+      `Not sent: ${FAILURES[item.wedged]}. `,
+      el("button", { onclick: ask("retry") }, "Retry"), " ",
+      el("button", { onclick: ask("discard") }, "Discard"));
   }
 
   #peerLine(chat, person) {

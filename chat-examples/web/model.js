@@ -53,7 +53,9 @@ export class Model {
       case "accepted":
         return this.#accepted(event);
       case "ack":
-        return this.#update(event.conv, event.id, (item) => (item.ack = event.ack));
+        return this.#update(event.conv, event.id, (item) => { item.ack = event.ack; item.wedged = null; });
+      case "wedged":
+        return this.#update(event.conv, event.id, (item) => (item.wedged = event.why));
       case "failed":
         return this.#update(event.conv, event.id, (item) => (item.failed = event.why));
       case "typing":

@@ -464,7 +464,7 @@ impl Link {
             Outbound::Send { token, bytes, .. } if bytes.len() > self.limits.max_frame => {
                 let (len, max) = (bytes.len(), self.limits.max_frame);
                 let text = format!("the frame has {len} bytes, the broker takes {max}");
-                self.told(token, SendOutcome::Refused(text));
+                self.told(token, SendOutcome::too_large(text));
             }
             Outbound::Send {
                 token,

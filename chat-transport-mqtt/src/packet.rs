@@ -502,10 +502,16 @@ fn v5_packet(mut bytes: BytesMut) -> Result<Packet, Malformed> {
                 Reason::NoMatchingSubscribers => SendOutcome::NoReceiver,
                 reason => {
                     let words = it.properties.and_then(|p| p.reason_string);
-                    SendOutcome::Refused(words.map_or_else(
+                    let words = words.map_or_else(
                         || format!("the broker says {reason:?}"),
                         |words| format!("the broker says {reason:?}: {words}"),
-                    ))
+                    );
+                    match reason {
+                        Reason::NotAuthorized | Reason::TopicNameInvalid => {
+                            SendOutcome::denied(words)
+                        }
+                        _ => SendOutcome::Refused(words),
+                    }
                 }
             };
             Packet::PubAck(Id(it.pkid), outcome)

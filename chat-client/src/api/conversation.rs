@@ -1,7 +1,7 @@
 //! What chats and rooms have in common: messages.
 
 use chat_core::content::Content;
-use chat_core::delivery::{Ack, SortKey};
+use chat_core::delivery::{Ack, SortKey, Unsendable};
 use chat_core::id::{ConvId, MessageId, TxnId};
 use tokio::sync::watch;
 
@@ -110,6 +110,50 @@ impl Conversation {
         self.client.0.done.post_only(self.conv, pos);
     }
 
+    /// The first message of ours that the broker will never take as it is, and why: those behind
+    /// it wait until it is retried or cancelled, or expires (Q2). `Event::Delivery` tells it as
+    /// `Wedged`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn wedged(&self) -> Result<Option<(MessageId, Unsendable)>, ClientError> {
+        let conv = self.conv;
+        self.client
+            .ask(move |desk, _| desk.endpoint.wedged(conv))
+            .await
+    }
+
+    /// Sends a wedged message again, because what was wrong is mended (Q2); false when it is not
+    /// wedged. Every new connection does so too.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// The call may or may not take effect; repeating it is harmless.
+    pub async fn retry(&self, id: MessageId) -> Result<bool, ClientError> {
+        self.client
+            .change(move |desk, now| desk.endpoint.retry_send(&id, now))
+            .await
+    }
+
+    /// Takes a message of ours back if it never left (Q3), or gives it up if it is wedged, so that
+    /// those behind it go on (Q2); false when it is too late.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// The call may or may not take effect; `Event::Delivery` tells it as `Failed`.
+    pub async fn cancel(&self, id: MessageId) -> Result<bool, ClientError> {
+        self.client
+            .change(move |desk, now| desk.endpoint.cancel_send(&id, now))
+            .await
+    }
+
     /// History and live messages, in display order.
     pub fn timeline(&self) -> TimelineBuilder {
         TimelineBuilder::new(self.clone())
@@ -136,7 +180,7 @@ impl Sent {
     }
 
     /// Waits until it got as far as `ack`. `Displayed` may never come: people may not share what
-    /// they read.
+    /// they read. While it is wedged, or one before it is, nothing comes either (Q2).
     ///
     /// # Errors
     /// [`Failed`] when it will not get there.
@@ -157,7 +201,7 @@ impl Sent {
         }
     }
 
-    /// Takes it back if it never left; false when it is too late.
+    /// Takes it back if it never left or is wedged; false when it is too late.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -165,9 +209,21 @@ impl Sent {
     /// # Cancel safety
     /// The call may or may not take effect; [`Self::until`] tells.
     pub async fn cancel(&self) -> Result<bool, ClientError> {
-        let id = self.id;
-        self.client
-            .change(move |desk, now| desk.endpoint.cancel_send(&id, now))
-            .await
+        self.conversation().cancel(self.id).await
+    }
+
+    /// Sends it again when it is wedged; see [`Conversation::retry`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// The call may or may not take effect; repeating it is harmless.
+    pub async fn retry(&self) -> Result<bool, ClientError> {
+        self.conversation().retry(self.id).await
+    }
+
+    fn conversation(&self) -> Conversation {
+        Conversation::new(self.client.clone(), self.id.stream.conv)
     }
 }

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use chat_core::id::ConvId;
 use chat_core::link::LinkEvent;
 use chat_core::time::Timestamp;
-use chat_core::{Endpoint, Event, Output, PersistId};
+use chat_core::{Endpoint, Event, Fate, Output, PersistId};
 use leases::Leases;
 use pipeline::Pipeline;
 use tokio::sync::{mpsc, oneshot};
@@ -463,12 +463,19 @@ impl Driver {
                 }
             }
             Inbound::Sent { token, outcome } => {
-                let taken = !matches!(outcome, SendOutcome::Refused(_));
-                if let SendOutcome::Refused(why) = outcome {
-                    tracing::debug!(target: "chat::driver", why, "the broker refused a frame");
-                }
+                let fate = match outcome {
+                    SendOutcome::Accepted | SendOutcome::NoReceiver => Fate::Taken,
+                    SendOutcome::Refused(words) => {
+                        tracing::debug!(target: "chat::driver", words, "the broker refused a frame");
+                        Fate::NotTaken
+                    }
+                    SendOutcome::Never { why, words } => {
+                        tracing::debug!(target: "chat::driver", words, "the broker never takes a frame");
+                        Fate::Never(why)
+                    }
+                };
                 if let Some(id) = self.wire.resolve(token) {
-                    endpoint.handle_acked(id, taken, now);
+                    endpoint.handle_acked(id, fate, now);
                 }
             }
             Inbound::Up { resumed, max_frame } => {

@@ -319,7 +319,7 @@ impl State {
                 ..
             } => {
                 let outcome = if bytes.len() > CAPABILITIES.max_frame {
-                    SendOutcome::Refused("the frame is too large".to_owned())
+                    SendOutcome::too_large("the frame is too large")
                 } else if self.publish(&me, &channel, &bytes, class, last_value) {
                     SendOutcome::Accepted
                 } else {

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chat_core::channel::{Channel, Class};
+use chat_core::delivery::Unsendable;
 use chat_core::id::{DeviceId, UserId};
 use chat_core::link::DownReason;
 
@@ -78,8 +79,36 @@ pub enum SendOutcome {
     Accepted,
     /// The broker took it and knows that nobody will get it.
     NoReceiver,
-    /// The broker refused it.
+    /// The broker refused this copy; it may take another.
     Refused(String),
+    /// It will never be taken as it is: what it carries waits for the application (rule Q2).
+    Never {
+        /// Why.
+        why: Unsendable,
+        /// In the transport's words, for a log.
+        words: String,
+    },
+}
+
+impl SendOutcome {
+    /// True when the broker did not take the frame.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Never { .. })
+    }
+
+    /// The frame is larger than what the broker carries.
+    pub fn too_large(words: impl Into<String>) -> Self {
+        let words = words.into();
+        let why = Unsendable::TooLarge;
+        Self::Never { why, words }
+    }
+
+    /// The broker does not let us write there.
+    pub fn denied(words: impl Into<String>) -> Self {
+        let words = words.into();
+        let why = Unsendable::Denied;
+        Self::Never { why, words }
+    }
 }
 
 /// What comes up.

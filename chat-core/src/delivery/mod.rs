@@ -18,12 +18,14 @@ mod send;
 mod state;
 mod timeline;
 mod types;
+mod wedge;
 
 #[cfg(test)]
 mod tests;
 
 pub use types::{
     Ack, DeliveryEvent, FailReason, Received, Route, SendError, SortKey, Standing, TimelineItem,
+    Unsendable,
 };
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -171,7 +173,7 @@ impl Delivery {
                 self.txns.insert(txn, known);
             }
             Table::Outbox => {
-                let (id, at, entry, end) = rows::restore_outbox(row)?;
+                let (id, at, entry, end, wedged) = rows::restore_outbox(row)?;
                 let conv = self.conv_at(id);
                 self.clock = HlcClock::resume(self.clock.last().max(entry.hlc));
                 let known = Txn {
@@ -189,6 +191,9 @@ impl Delivery {
                 let out = &mut self.convs[conv].out;
                 out.entries.insert(at, entry);
                 out.unsent.insert(at);
+                if let Some(why) = wedged {
+                    out.wedged.insert(at, why);
+                }
             }
             Table::Streams => {
                 let (conv, device, item) = rows::restore_stream(row)?;
@@ -246,8 +251,9 @@ impl Delivery {
                 .streams
                 .get_mut(&(conv, received.id.stream.device))
                 .filter(|stream| stream.epoch == received.id.stream.epoch);
+            // What passed something missing has no place among the others yet.
             if let Some(stream) = stream
-                && received.id.seq.0 > stream.read
+                && (stream.read + 1..=stream.contig).contains(&received.id.seq.0)
             {
                 stream
                     .marks
@@ -275,6 +281,7 @@ impl Delivery {
             if it.owes() {
                 self.owing.insert(conv);
             }
+            self.tell_wedged(conv);
         }
     }
 
@@ -479,6 +486,7 @@ impl Delivery {
     }
 
     /// Connected: `Hello` on every conversation that owes, retransmit timers run again (S11–S13).
+    /// What was wedged over another connection is tried over this one (Q2).
     pub fn handle_up(&mut self, now: Now) {
         self.up = true;
         self.up_since = now.mono;
@@ -487,6 +495,7 @@ impl Delivery {
             let out = &mut self.convs[conv].out;
             out.rtt.silent = 0;
             out.hellos = 0;
+            self.retry_all(conv, now);
             self.set_dues(conv, |dues| {
                 dues.retry = None;
                 dues.hello = Some(now.mono);

@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use super::inbox::WINDOW;
 use super::retransmit::Rtt;
-use super::types::Ack;
+use super::types::{Ack, Unsendable};
 use crate::hlc::Hlc;
 use crate::id::{DeviceId, Epoch, TxnId, UserId};
 use crate::probe::{mark, planted};
@@ -51,8 +51,10 @@ pub(super) struct Entry {
     /// Copies sent in this life, and when the last one was.
     pub(super) sends: u32,
     pub(super) sent_at: Timestamp,
-    /// A copy may have left, in this life or an earlier one (Q3).
-    pub(super) left: bool,
+    /// Copies that the broker may have, of this life or an earlier one (Q3).
+    pub(super) copies: u32,
+    /// Nobody sees it by itself: it blocks nothing, and passes what is wedged (Q2).
+    pub(super) aside: bool,
     /// It was told as failed; only its number still matters.
     pub(super) failed: bool,
     pub(super) ack: Ack,
@@ -162,6 +164,10 @@ pub(super) struct Outbox {
     pub(super) peers: BTreeMap<Who, Peer>,
     pub(super) last_roster: u64,
     pub(super) rtt: Rtt,
+    /// What the broker never takes as it is, and why; what lies behind the first waits (Q2).
+    pub(super) wedged: BTreeMap<At, Unsendable>,
+    /// A frame with several messages was refused for good: each goes alone from then on.
+    pub(super) alone: bool,
     /// Everything up to here was seen by every recipient's user.
     pub(super) displayed: At,
     /// Above it, what failed: an end is final, so those are never told displayed. At
@@ -306,6 +312,7 @@ impl Outbox {
     /// Removes a message that is done or given up.
     pub(super) fn remove(&mut self, at: At) -> Option<Entry> {
         self.unsent.remove(&at);
+        self.wedged.remove(&at);
         let entry = self.entries.remove(&at);
         self.forget_drained();
         entry

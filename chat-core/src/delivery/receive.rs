@@ -71,13 +71,16 @@ impl Delivery {
         }
         let account = stream.account;
         let mut fresh = Fresh::new(claim.epoch, first);
-        let mut again = false;
+        let (mut again, mut passing) = (false, Vec::new());
         for message in data.messages() {
             let place = self.streams[at].place(message.seq);
             match place {
                 Place::Duplicate => {
                     mark("delivery-duplicate");
                     again = true;
+                    if data.wedged && self.has_room(account, Place::Next, fresh.count()) {
+                        self.let_pass(at, message.seq);
+                    }
                 }
                 Place::Beyond => mark("delivery-beyond-window"),
                 Place::Next | Place::Ahead if !self.has_room(account, place, fresh.count()) => {
@@ -90,6 +93,9 @@ impl Delivery {
                     if let Some(held) = self.open_body(from, id, message, standing, at, now) {
                         fresh.add(message.seq);
                         self.streams[at].take(message.seq, held, &mut steps);
+                        if data.wedged {
+                            passing.push(message.seq);
+                        }
                     }
                 }
             }
@@ -100,6 +106,9 @@ impl Delivery {
         }
         self.apply_steps(at, (before, steps), fresh);
         self.store_held(at, fresh);
+        for seq in passing {
+            self.let_pass(at, seq);
+        }
         self.await_held(at, now);
         if news {
             self.streams[at].owed += fresh.count().saturating_sub(1) as u64;
@@ -111,22 +120,30 @@ impl Delivery {
 
     /// Stores what arrived just now and has to wait for its turn.
     fn store_held(&mut self, at: StreamAt, fresh: Fresh) {
-        let stream = &self.streams[at];
-        let (id, device, account) = (self.convs[stream.conv].id, stream.device, stream.account);
+        let account = self.streams[at].account;
         let mut count = 0;
         for seq in fresh.iter() {
-            let Some(held) = stream.held.get(&seq) else {
-                continue;
-            };
-            mark("delivery-held");
-            count += 1;
-            let key = rows::held_key(id, device, fresh.epoch, seq);
-            self.effects
-                .put(Table::Streams, key, rows::encode_held(held));
+            if self.store_held_row(at, seq) {
+                mark("delivery-held");
+                count += 1;
+            }
         }
         if count > 0 {
             self.share(account, 0, count);
         }
+    }
+
+    /// Stores what is held at a number of the open epoch; false when nothing is.
+    pub(super) fn store_held_row(&mut self, at: StreamAt, seq: u64) -> bool {
+        let stream = &self.streams[at];
+        let Some(held) = stream.held.get(&seq) else {
+            return false;
+        };
+        let id = self.convs[stream.conv].id;
+        let key = rows::held_key(id, stream.device, stream.epoch, seq);
+        self.effects
+            .put(Table::Streams, key, rows::encode_held(held));
+        true
     }
 
     /// What a sender still owes: closes what is older, moves to where it stands, and answers with
@@ -340,6 +357,9 @@ impl Delivery {
                         self.effects.delete(Table::Streams, key);
                         self.share(account, 0, -1);
                     }
+                    if held.body.is_none() && held.hlc == Hlc(0) {
+                        self.put_gap(at, (epoch, seq), 1, before);
+                    }
                     if let Some(body) = &held.body {
                         before = held.hlc;
                         let message = message_id(id, device, epoch, seq);
@@ -347,38 +367,45 @@ impl Delivery {
                     }
                 }
                 Step::Gap(epoch, seq, count) => {
-                    mark("delivery-gap");
-                    let hlc = if before == Hlc(0) {
-                        self.clock.last()
-                    } else {
-                        before
-                    };
-                    let sort = SortKey {
-                        hlc,
-                        device,
-                        epoch,
-                        seq,
-                    };
-                    let first = message_id(id, device, epoch, seq);
-                    self.effects.put(
-                        Table::Timeline,
-                        timeline::key(id, &sort),
-                        timeline::encode_gap(&user, &first, count),
-                    );
-                    self.tell(DeliveryEvent::Gap {
-                        conv: id,
-                        from: user.clone(),
-                        first,
-                        count,
-                        sort,
-                    });
+                    self.put_gap(at, (epoch, seq), count, before);
                 }
             }
         }
         self.put_conv(conv);
     }
 
-    fn deliver(
+    /// Shows and tells that `count` messages from this one on will not come, behind what came
+    /// `before`.
+    fn put_gap(&mut self, at: StreamAt, (epoch, seq): (Epoch, u64), count: u64, before: Hlc) {
+        mark("delivery-gap");
+        let stream = &self.streams[at];
+        let (conv, from) = (self.convs[stream.conv].id, stream.user.clone());
+        let sort = SortKey {
+            hlc: if before == Hlc(0) {
+                self.clock.last()
+            } else {
+                before
+            },
+            device: stream.device,
+            epoch,
+            seq,
+        };
+        let first = message_id(conv, sort.device, epoch, seq);
+        self.effects.put(
+            Table::Timeline,
+            timeline::key(conv, &sort),
+            timeline::encode_gap(&from, &first, count),
+        );
+        self.tell(DeliveryEvent::Gap {
+            conv,
+            from,
+            first,
+            count,
+            sort,
+        });
+    }
+
+    pub(super) fn deliver(
         &mut self,
         conv: ConvAt,
         (user, account): (&UserId, UserAt),

@@ -140,9 +140,15 @@ impl Delivery {
                 break;
             };
             let rest = (first.0, out.limit(first.0));
+            if !out.wedged.is_empty() {
+                self.pump_past(conv, first, rest, now);
+                above = (first.0, u64::MAX);
+                continue;
+            }
             let next = (first.0, first.1 + 1);
             let fits = out.unsent.range(next..).take_while(|at| **at <= rest);
-            let more: Vec<At> = fits.take(MAX_BATCH - 1).copied().collect();
+            let most = if out.alone { 0 } else { MAX_BATCH - 1 };
+            let more: Vec<At> = fits.take(most).copied().collect();
             // What cannot be sent now holds up its own epoch only.
             above = if first <= rest && self.transmit(conv, first, &more, now) > 0 {
                 first
@@ -151,6 +157,26 @@ impl Delivery {
             };
         }
         self.arm(conv, now);
+    }
+
+    /// The same for one epoch where something is wedged: what lies before it, and what passes it,
+    /// each alone (Q2).
+    fn pump_past(&mut self, conv: ConvAt, first: At, rest: At, now: Now) {
+        if first > rest {
+            return;
+        }
+        let out = &self.convs[conv].out;
+        let may: Vec<At> = out
+            .unsent
+            .range(first..=rest)
+            .copied()
+            .filter(|at| out.may_leave(*at))
+            .collect();
+        for at in may {
+            if self.transmit(conv, at, &[], now) == 0 {
+                return;
+            }
+        }
     }
 
     /// Sends a copy of `first`, and in the same frame as many of `more`, in order, as may travel
@@ -175,6 +201,7 @@ impl Delivery {
             .get(&first.0)
             .map_or(0, |life| life.sent_before);
         let prior = it.out.prior(first.0).map(Box::new);
+        let wedged = it.out.is_past_a_wedge(first);
         let mut carried: Option<(Carried, wire::delivery::Data)> = None;
         let mut others = Vec::new();
         let (mut room, mut longest) = (most, Duration::ZERO);
@@ -213,7 +240,7 @@ impl Delivery {
             longest = longest.max(left);
             entry.sends = entry.sends.saturating_add(1);
             entry.sent_at = now.mono;
-            entry.left = true;
+            entry.copies = entry.copies.saturating_add(1);
             let message = wire::delivery::Message {
                 seq: at.1,
                 hlc: entry.hlc.0,
@@ -243,6 +270,7 @@ impl Delivery {
                 roster: entry.roster,
                 attempt,
                 prior: prior.clone(),
+                wedged,
                 first: message,
                 more: BoundedVec::default(),
             };
@@ -276,7 +304,8 @@ impl Delivery {
         } else {
             self.owing.remove(&conv);
         }
-        let idle = !owes || !self.up || self.convs[conv].route.is_none();
+        let it = &self.convs[conv];
+        let idle = !owes || !self.up || it.route.is_none() || it.out.awaits_decision();
         if idle {
             self.set_dues(conv, |dues| dues.retry = None);
         } else if self.convs[conv].dues.retry.is_none() {
@@ -291,7 +320,8 @@ impl Delivery {
         let Some(route) = &it.route else { return };
         let wait = it.out.rtt.wait(&self.config, route.group);
         let due = now.mono + spread(wait, &mut self.rng);
-        if self.up && it.dues.retry.is_none_or(|old| due < old) {
+        let moves = self.up && !it.out.awaits_decision();
+        if moves && it.dues.retry.is_none_or(|old| due < old) {
             self.set_dues(conv, |dues| dues.retry = Some(due));
         }
     }
@@ -313,7 +343,7 @@ impl Delivery {
             let Some(entry) = it.out.entries.get(&at).filter(|entry| entry.sends > 0) else {
                 continue;
             };
-            if it.out.unsent.contains(&at) {
+            if it.out.unsent.contains(&at) || !it.out.may_leave(at) {
                 continue;
             }
             let aged = entry.sent_at + rto;
@@ -344,7 +374,9 @@ impl Delivery {
                     let mut more: Vec<At> = due.iter().map(|(_, at)| *at).collect();
                     more.retain(|at| at.0 == first.0 && at.1 > first.1);
                     more.sort_unstable();
-                    more.truncate(MAX_BATCH - 1);
+                    let out = &self.convs[conv].out;
+                    let alone = out.alone || !out.wedged.is_empty();
+                    more.truncate(if alone { 0 } else { MAX_BATCH - 1 });
                     let went = self.transmit(conv, first, &more, now);
                     sent |= went > 0;
                     more.truncate(went.saturating_sub(1));
@@ -425,7 +457,7 @@ impl Delivery {
             return;
         }
         let known =
-            it.out.notice.is_some() || it.out.entries.values().next().is_some_and(|e| e.left);
+            it.out.notice.is_some() || it.out.entries.values().next().is_some_and(|e| e.copies > 0);
         if known {
             if let Err(wait) = self.bucket.take(now.mono) {
                 let soon = now.mono + spread(wait, &mut self.rng);

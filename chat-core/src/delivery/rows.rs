@@ -9,8 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::inbox::{Held, Stream};
 use super::outbox::{At, Entry, Life};
 use super::state::{Conv, Txn};
-use super::timeline::Failed;
-use super::types::{Ack, FailReason, SortKey};
+use super::timeline::{Failed, Stuck};
+use super::types::{Ack, FailReason, SortKey, Unsendable};
+use crate::content::Content;
 use crate::effect::{RestoreError, Row, Table};
 use crate::hlc::Hlc;
 use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, TxnId, UserId};
@@ -146,11 +147,17 @@ struct OutboxRow<'a> {
     expires: u64,
     failed: Option<Failed>,
     delivered: bool,
+    /// Why it cannot be sent for now; then also whether a copy may be out.
+    wedged: Option<(Stuck, bool)>,
     #[serde(borrow)]
     body: Run<'a>,
 }
 
-pub(super) fn encode_outbox(entry: &Entry, end: Option<&FailReason>) -> Vec<u8> {
+pub(super) fn encode_outbox(
+    entry: &Entry,
+    end: Option<&FailReason>,
+    wedged: Option<Unsendable>,
+) -> Vec<u8> {
     encode(&OutboxRow {
         txn: entry.txn.0,
         hlc: entry.hlc.0,
@@ -159,14 +166,19 @@ pub(super) fn encode_outbox(entry: &Entry, end: Option<&FailReason>) -> Vec<u8> 
         expires: entry.expires.0,
         failed: end.map(Failed::from),
         delivered: entry.ack >= Ack::Delivered,
+        wedged: wedged.map(|why| (why.into(), entry.copies > 0)),
         body: Run(&entry.body),
     })
 }
 
-/// A message that is owed, and why it failed if it did.
+/// A message that is owed; why it failed, or cannot be sent, if so.
+#[expect(
+    clippy::type_complexity,
+    reason = "it is taken apart where it is called"
+)]
 pub(super) fn restore_outbox(
     row: &Row,
-) -> Result<(ConvId, At, Entry, Option<FailReason>), RestoreError> {
+) -> Result<(ConvId, At, Entry, Option<FailReason>, Option<Unsendable>), RestoreError> {
     let (conv, rest) = split_conv(row)?;
     let (epoch, seq) = two_u64(rest).ok_or_else(|| RestoreError::of(row))?;
     let stored: OutboxRow<'_> = decode(row)?;
@@ -182,7 +194,8 @@ pub(super) fn restore_outbox(
         storing: 0,
         sends: 0,
         sent_at: Timestamp::ZERO,
-        left: true,
+        copies: u32::from(stored.wedged.is_none_or(|(_, left)| left)),
+        aside: Content::is_aside(stored.body.0),
         failed: stored.failed.is_some(),
         ack: if stored.delivered {
             Ack::Delivered
@@ -191,7 +204,8 @@ pub(super) fn restore_outbox(
         },
     };
     let end = stored.failed.map(FailReason::from);
-    Ok((conv, (Epoch(epoch), seq), entry, end))
+    let wedged = stored.wedged.map(|(why, _)| why.into());
+    Ok((conv, (Epoch(epoch), seq), entry, end, wedged))
 }
 
 #[derive(Serialize, Deserialize)]

@@ -8,12 +8,13 @@ use sha2::{Digest, Sha256};
 
 use super::outbox::{At, Entry, Life};
 use super::state::{ConvAt, Txn};
-use super::types::{Ack, DeliveryEvent, FailReason, SendError, SortKey};
+use super::types::{Ack, DeliveryEvent, FailReason, SendError, SortKey, Unsendable};
 use super::{Delivery, MAX_TXNS, TYPING_EVERY, rows, timeline};
 use crate::content::Content;
 use crate::effect::{Carried, Outgoing, Table};
+use crate::hlc::Hlc;
 use crate::id::{ConvId, MessageId, TxnId};
-use crate::output::PersistId;
+use crate::output::{Fate, PersistId};
 use crate::probe::{mark, planted};
 use crate::time::{Now, Timestamp};
 use crate::wire;
@@ -110,7 +111,8 @@ impl Delivery {
             storing: 0,
             sends: 0,
             sent_at: Timestamp::ZERO,
-            left: false,
+            copies: 0,
+            aside: !content.is_visible(),
             failed: false,
             ack: if alone { Ack::Delivered } else { Ack::Queued },
         };
@@ -182,7 +184,7 @@ impl Delivery {
     }
 
     /// A message, or a change of it, waits for the rows of this input.
-    fn await_stored(&mut self, conv: ConvAt, at: At) {
+    pub(super) fn await_stored(&mut self, conv: ConvAt, at: At) {
         if planted("delivery-publish-before-persist") {
             self.ready.insert(conv);
             return;
@@ -276,7 +278,7 @@ impl Delivery {
             entry.prev_roster = core::mem::replace(&mut it.out.last_roster, entry.roster);
             it.out.pass_over(at, entry.roster);
             entry.sends = 0;
-            entry.left = false;
+            entry.copies = 0;
             entry.ack = Ack::Queued;
             let id = self.own_id(conv, at);
             if let Some(known) = self.txns.get_mut(&entry.txn) {
@@ -290,8 +292,8 @@ impl Delivery {
         }
     }
 
-    /// Takes back a message that never left (Q3); false when it is too late. Its number is still
-    /// sent, empty, so that nobody waits for it.
+    /// Takes back a message that never left (Q3), or gives up one that is wedged (Q2); false when
+    /// it is too late. Its number is still sent, empty, so that nobody waits for it.
     pub fn cancel(&mut self, id: &MessageId, _now: Now) -> bool {
         let at = (id.stream.epoch, id.seq.0);
         if id.stream.device != self.me.device {
@@ -300,25 +302,33 @@ impl Delivery {
         let Some(conv) = self.convs.slot(&id.stream.conv) else {
             return false;
         };
-        let taken = self.take_back(conv, at, &FailReason::Cancelled);
+        if self.convs[conv].out.wedged.contains_key(&at) {
+            mark("delivery-wedge-cancelled");
+            self.give_up(conv, at, &FailReason::Cancelled);
+            return true;
+        }
+        let entry = self.convs[conv].out.entries.get(&at);
+        let here = entry.is_some_and(|entry| entry.copies == 0);
+        let taken = here && self.take_back(conv, at, &FailReason::Cancelled);
         if taken {
             mark("delivery-cancelled");
         }
         taken
     }
 
-    /// False when it left, or has failed.
-    fn take_back(&mut self, conv: ConvAt, at: At, why: &FailReason) -> bool {
+    /// Empties a message; false when it has failed already. Where a copy may be out, who misses it
+    /// shall be told of a gap: its number comes without a clock.
+    pub(super) fn take_back(&mut self, conv: ConvAt, at: At, why: &FailReason) -> bool {
         let entries = &mut self.convs[conv].out.entries;
-        let Some(entry) = entries
-            .get_mut(&at)
-            .filter(|entry| !entry.left && !entry.failed)
-        else {
+        let Some(entry) = entries.get_mut(&at).filter(|entry| !entry.failed) else {
             return false;
         };
         entry.failed = true;
         let whole = entry.clone();
         entry.body = Bytes::new();
+        if entry.copies > 0 {
+            entry.hlc = Hlc(0);
+        }
         let empty = entry.clone();
         self.outbox.1 -= whole.body.len();
         self.await_stored(conv, at);
@@ -333,59 +343,68 @@ impl Delivery {
     }
 
     /// The largest frame that the connection carries. What was written before we knew and is too
-    /// large fails now; what left over a wider connection waits for such a one, or expires.
+    /// large is wedged now (Q2); what left over a wider connection waits for such a one, or expires.
     pub fn handle_max_frame(&mut self, max: usize, _now: Now) {
         let narrower = core::mem::replace(&mut self.max_frame, max) > max;
         let owing: Vec<ConvAt> = self.owing.iter().copied().collect();
         for conv in owing.into_iter().filter(|_| narrower) {
-            let entries = self.convs[conv].out.entries.iter();
-            let large: Vec<At> = entries
-                .filter(|(_, entry)| self.exceeds(&entry.body).is_some())
+            let out = &self.convs[conv].out;
+            let waits = |at: &At, entry: &Entry| {
+                entry.copies == 0 && !entry.failed && !out.wedged.contains_key(at)
+            };
+            let large: Vec<At> = out
+                .entries
+                .iter()
+                .filter(|(at, entry)| waits(at, entry) && self.exceeds(&entry.body).is_some())
                 .map(|(at, _)| *at)
                 .collect();
-            for at in &large {
-                self.take_back(conv, *at, &FailReason::TooLarge);
+            for at in large {
+                self.wedge(conv, at, Unsendable::TooLarge);
             }
         }
     }
 
     /// What the frame of `body` may need, if that is more than the connection carries.
-    fn exceeds(&self, body: &[u8]) -> Option<usize> {
+    pub(super) fn exceeds(&self, body: &[u8]) -> Option<usize> {
         let bytes = body.len() + FRAME_OVERHEAD;
         (bytes > self.max_frame).then_some(bytes)
     }
 
-    /// The broker took (or did not take) a frame with messages.
-    pub fn handle_handed_off(&mut self, carried: Carried, taken: bool, now: Now) {
+    /// What became of a frame with messages.
+    pub fn handle_handed_off(&mut self, carried: Carried, fate: Fate, now: Now) {
+        if let Fate::Never(why) = fate {
+            self.on_never(carried, why, now);
+            return;
+        }
+        let Some(conv) = self.convs.slot(&carried.first.stream.conv) else {
+            return;
+        };
         for id in carried.ids() {
-            self.on_handed_off(&id, taken, now);
+            let at = (id.stream.epoch, id.seq.0);
+            if fate == Fate::NotTaken {
+                self.on_not_taken(conv, at, now);
+            } else if let Some(entry) = self.convs[conv].out.entries.get_mut(&at)
+                && entry.ack < Ack::HandedOff
+                && !entry.failed
+            {
+                entry.ack = Ack::HandedOff;
+                let ack = Ack::HandedOff;
+                self.effects.emit_gated(DeliveryEvent::Progress { id, ack });
+            }
         }
     }
 
-    fn on_handed_off(&mut self, id: &MessageId, taken: bool, now: Now) {
-        let at = (id.stream.epoch, id.seq.0);
-        let Some(conv) = self.convs.slot(&id.stream.conv) else {
-            return;
-        };
+    /// A copy did not reach the broker, for all we know: soon another goes.
+    fn on_not_taken(&mut self, conv: ConvAt, at: At, now: Now) {
         let it = &mut self.convs[conv];
-        let Some(entry) = it.out.entries.get_mut(&at) else {
-            return;
-        };
-        if taken {
-            if entry.ack < Ack::HandedOff && !entry.failed {
-                entry.ack = Ack::HandedOff;
-                let (id, ack) = (*id, Ack::HandedOff);
-                self.effects.emit_gated(DeliveryEvent::Progress { id, ack });
-            }
-            return;
-        }
-        if entry.sends == 0 {
+        if it.out.entries.get(&at).is_none_or(|entry| entry.sends == 0) {
             return;
         }
         mark("delivery-not-taken");
         it.out.unsent.insert(at);
         if self.up {
-            let soon = now.mono + super::retransmit::spread(self.config.rto_first, &mut self.rng);
+            let wait = it.out.rtt.wait(&self.config, it.is_group());
+            let soon = now.mono + super::retransmit::spread(wait, &mut self.rng);
             if self.convs[conv].dues.retry.is_none_or(|due| soon < due) {
                 self.set_dues(conv, |dues| dues.retry = Some(soon));
             }
@@ -507,6 +526,7 @@ impl Delivery {
             rows::encode_outbox(
                 entry,
                 self.txns.get(&entry.txn).and_then(|txn| txn.end.as_ref()),
+                self.convs[conv].out.wedged.get(&at).copied(),
             ),
         );
     }
@@ -524,10 +544,11 @@ impl Delivery {
         }
         let id = self.own_id(conv, at);
         let sort = self.own_sort(at, entry);
+        let wedged = self.convs[conv].out.wedged.get(&at).copied();
         self.effects.put(
             Table::Timeline,
             timeline::key(id.stream.conv, &sort),
-            timeline::encode_sent(&id, entry.ack, failed, &entry.body),
+            timeline::encode_sent(&id, entry.ack, failed, wedged, &entry.body),
         );
     }
 

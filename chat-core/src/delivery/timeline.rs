@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::rows::{self, Run, StoredId};
-use super::types::{Ack, FailReason, Received, SortKey, Standing, TimelineItem};
+use super::types::{Ack, FailReason, Received, SortKey, Standing, TimelineItem, Unsendable};
 use crate::content::Content;
 use crate::effect::{RestoreError, Row};
 use crate::hlc::Hlc;
@@ -27,6 +27,7 @@ enum Item<'a> {
         id: StoredId,
         ack: u8,
         failed: Option<Failed>,
+        wedged: Option<Stuck>,
         #[serde(borrow)]
         body: Run<'a>,
     },
@@ -44,7 +45,32 @@ pub(super) enum Failed {
     Refused([u8; 32], u8),
     Gone,
     Cancelled,
+    Unsendable(Stuck),
+}
+
+/// Why the broker never takes a message, as stored.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(super) enum Stuck {
     TooLarge,
+    Denied,
+}
+
+impl From<Unsendable> for Stuck {
+    fn from(why: Unsendable) -> Self {
+        match why {
+            Unsendable::TooLarge => Self::TooLarge,
+            Unsendable::Denied => Self::Denied,
+        }
+    }
+}
+
+impl From<Stuck> for Unsendable {
+    fn from(why: Stuck) -> Self {
+        match why {
+            Stuck::TooLarge => Self::TooLarge,
+            Stuck::Denied => Self::Denied,
+        }
+    }
 }
 
 impl From<&FailReason> for Failed {
@@ -54,7 +80,7 @@ impl From<&FailReason> for Failed {
             FailReason::Refused { by, code } => Self::Refused(by.0, *code),
             FailReason::Gone => Self::Gone,
             FailReason::Cancelled => Self::Cancelled,
-            FailReason::TooLarge => Self::TooLarge,
+            FailReason::Unsendable(why) => Self::Unsendable((*why).into()),
         }
     }
 }
@@ -69,7 +95,7 @@ impl From<Failed> for FailReason {
             },
             Failed::Gone => Self::Gone,
             Failed::Cancelled => Self::Cancelled,
-            Failed::TooLarge => Self::TooLarge,
+            Failed::Unsendable(why) => Self::Unsendable(why.into()),
         }
     }
 }
@@ -126,6 +152,7 @@ pub(super) fn encode_sent(
     id: &crate::id::MessageId,
     ack: Ack,
     failed: Option<&FailReason>,
+    wedged: Option<Unsendable>,
     body: &[u8],
 ) -> Vec<u8> {
     rows::encode(&Item::Sent {
@@ -137,6 +164,7 @@ pub(super) fn encode_sent(
             Ack::Displayed => 3,
         },
         failed: failed.map(Failed::from),
+        wedged: wedged.map(Stuck::from),
         body: Run(body),
     })
 }
@@ -183,6 +211,7 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
             id,
             ack,
             failed,
+            wedged,
             body,
         } => TimelineItem::Sent {
             id: id.within(conv),
@@ -196,6 +225,7 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
                 _ => return Err(bad()),
             },
             failed: failed.map(FailReason::from),
+            wedged: wedged.map(Unsendable::from),
         },
         Item::Gap { from, first, count } => TimelineItem::Gap {
             from: rows::user(from, row)?,

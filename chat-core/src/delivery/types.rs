@@ -51,8 +51,19 @@ pub enum FailReason {
     Gone,
     /// We took it back before it left (Q3).
     Cancelled,
-    /// Written offline, and larger than what the broker turned out to carry.
+    /// The broker will never take it, and it was given up (Q2). Who has it from an earlier copy
+    /// keeps it.
+    Unsendable(Unsendable),
+}
+
+/// Why the broker will never take a message as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unsendable {
+    /// Larger than what the broker carries: retry over a wider connection, or cancel it.
     TooLarge,
+    /// The broker does not let us write there: retry when its rules allow it, or cancel it.
+    Denied,
 }
 
 /// Whether the author was a member when it wrote (G9).
@@ -107,6 +118,8 @@ pub enum TimelineItem {
         ack: Ack,
         /// Why it failed, if it did.
         failed: Option<FailReason>,
+        /// Why it cannot be sent for now, if so (Q2).
+        wedged: Option<Unsendable>,
     },
     /// Messages that will never come (Q5, Q6, ID7).
     Gap {
@@ -171,6 +184,15 @@ pub enum DeliveryEvent {
         id: MessageId,
         /// Why.
         why: FailReason,
+    },
+    /// The broker will never take a message of ours as it is: those behind it in its conversation
+    /// wait until it is retried or cancelled, or expires (Q2). Told again by every life that finds
+    /// it so.
+    Wedged {
+        /// Which.
+        id: MessageId,
+        /// Why.
+        why: Unsendable,
     },
     /// Somebody types, or stopped.
     Typing {

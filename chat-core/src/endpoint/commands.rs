@@ -129,9 +129,16 @@ impl Endpoint {
         self.run(now, |this, now| this.delivery.send(conv, txn, content, now))
     }
 
-    /// Takes back a message that never left (Q3); false when it is too late.
+    /// Takes back a message that never left (Q3), or gives up one that is wedged, so that those
+    /// behind it go on (Q2); false when it is too late.
     pub fn cancel_send(&mut self, id: &MessageId, now: Timestamp) -> bool {
         self.run(now, |this, now| this.delivery.cancel(id, now))
+    }
+
+    /// Sends a wedged message again, because what was wrong is mended (Q2); false when it is not
+    /// wedged.
+    pub fn retry_send(&mut self, id: &MessageId, now: Timestamp) -> bool {
+        self.run(now, |this, now| this.delivery.retry(id, now))
     }
 
     /// The user has seen everything up to `up_to`; moves forward only.

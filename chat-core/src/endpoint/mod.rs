@@ -37,7 +37,7 @@ use crate::id::{ConvId, DeviceId, GroupId, UserId};
 use crate::identity::{Budget, Pins, PublicKey, Sender, Signer, Verifier};
 use crate::link::{Link, LinkEvent};
 use crate::lobby::Lobbies;
-use crate::output::{Output, PersistId, TransmitId};
+use crate::output::{Fate, Output, PersistId, TransmitId};
 use crate::presence::{Companies, PresenceMachine};
 use crate::rng::Rng;
 use crate::sealer::Sealer;
@@ -173,12 +173,11 @@ impl Endpoint {
         self.settle(now);
     }
 
-    /// The fate of a transmit: `taken` when the broker acknowledged it, false when it refused it
-    /// or nobody can say.
-    pub fn handle_acked(&mut self, id: TransmitId, taken: bool, now: Timestamp) {
+    /// The fate of a transmit.
+    pub fn handle_acked(&mut self, id: TransmitId, fate: Fate, now: Timestamp) {
         let now = self.clock.read(now);
         if let Some(carried) = self.tracked.remove(&id) {
-            self.delivery.handle_handed_off(carried, taken, now);
+            self.delivery.handle_handed_off(carried, fate, now);
             self.settle(now);
         }
     }

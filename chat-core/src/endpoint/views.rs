@@ -1,9 +1,9 @@
 //! Answers to questions; nothing here changes anything.
 
 use super::{Endpoint, Stats};
-use crate::delivery::SortKey;
+use crate::delivery::{SortKey, Unsendable};
 use crate::group::GroupView;
-use crate::id::{ConvId, DeviceId, Epoch, GroupId, LobbyName, UserId};
+use crate::id::{ConvId, DeviceId, Epoch, GroupId, LobbyName, MessageId, UserId};
 use crate::link::LinkState;
 use crate::lobby::GroupListing;
 use crate::presence::{PresenceView, RoomPresence};
@@ -51,6 +51,12 @@ impl Endpoint {
     /// How far our user has read `conv`.
     pub fn last_read(&self, conv: ConvId) -> Option<SortKey> {
         self.delivery.last_read(conv)
+    }
+
+    /// The first message of `conv` that the broker will never take as it is, and why: those behind
+    /// it wait until it is retried or cancelled (Q2).
+    pub fn wedged(&self, conv: ConvId) -> Option<(MessageId, Unsendable)> {
+        self.delivery.wedged(conv)
     }
 
     /// How `group` looks.

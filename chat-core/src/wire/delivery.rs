@@ -34,7 +34,8 @@ pub struct Message {
     /// Causal hints.
     pub deps: BoundedVec<Dep, 8>,
     /// The sealed content. Empty: the message was taken back before it ever left (Q3), and its
-    /// number is to be passed over.
+    /// number is to be passed over; with a clock of 0 it was given up although a copy may have left
+    /// (Q2), and its number is a gap to who has none.
     pub body: BoundedBytes<MAX_BODY>,
 }
 
@@ -66,6 +67,9 @@ pub struct Data {
     /// The latest older epoch that is still owed to somebody. A receiver that misses something
     /// of it passes over this frame without a word: what it misses comes first (ID2).
     pub prior: Option<Box<OpenStream>>,
+    /// Something before the first message, of this epoch, cannot be sent for now: what nobody sees
+    /// by itself is taken out of turn (Q2).
+    pub wedged: bool,
     /// The first message.
     pub first: Message,
     /// Others, numbers rising, all within 64 of the first.

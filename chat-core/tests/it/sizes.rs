@@ -43,6 +43,7 @@ fn frames_have_the_published_sizes() {
         roster: 0,
         attempt: 1,
         prior: None,
+        wedged: false,
         first: message(1_000),
         more: BoundedVec::default(),
     };

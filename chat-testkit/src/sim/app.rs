@@ -92,6 +92,15 @@ impl World {
                     self.later(n, 2_000, Reaction::MarkRead(conv, received.sort));
                 }
             }
+            Event::Delivery(DeliveryEvent::Wedged { id, .. }) => {
+                let gives_up = self.faulty && self.app.chance(250);
+                let decision = if gives_up {
+                    Reaction::GiveUp(id)
+                } else {
+                    Reaction::Retry(id)
+                };
+                self.later(n, 2_000, decision);
+            }
             Event::Group(GroupEvent::JoinRequested { group, request }) => {
                 let denied = !delivering && self.swarm.feature(8) && self.app.chance(200);
                 let answer = if denied {
@@ -185,6 +194,10 @@ impl World {
             Reaction::AnswerOffer(group, yes) => {
                 self.command(n, |e, now| e.answer_offer(group, yes, now), |_, _| {});
             }
+            Reaction::Retry(id) => {
+                self.command(n, |e, now| e.retry_send(&id, now), |_, _| {});
+            }
+            Reaction::GiveUp(id) => self.give_up(n, id),
             Reaction::Trust(user, device) => {
                 self.command(
                     n,

@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use chat_core::channel::Channel;
 use chat_core::delivery::SortKey;
-use chat_core::id::{ConvId, DeviceId, GroupId, InviteId, RequestId, UserId};
+use chat_core::id::{ConvId, DeviceId, GroupId, InviteId, MessageId, RequestId, UserId};
 use chat_core::link::DownReason;
 use chat_core::session::Rejection;
-use chat_core::{PersistId, TransmitId};
+use chat_core::{Fate, PersistId, TransmitId};
 
 use super::broker::Frame;
 
@@ -24,6 +24,8 @@ pub(crate) enum Reaction {
     Deny(GroupId, RequestId),
     AnswerOffer(GroupId, bool),
     Trust(UserId, DeviceId),
+    Retry(MessageId),
+    GiveUp(MessageId),
 }
 
 /// Input for one process of one node; what belongs to a connection names it.
@@ -42,7 +44,7 @@ pub(crate) enum Input {
     /// The backlog is in.
     CaughtUp(u64),
     /// The fate of a frame.
-    Acked(Option<u64>, TransmitId, bool),
+    Acked(Option<u64>, TransmitId, Fate),
     /// A frame; false for a last value.
     Frame(u64, Rc<Frame>, bool),
     /// A forged or replayed frame, from nowhere.

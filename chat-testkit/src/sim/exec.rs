@@ -232,8 +232,8 @@ impl World {
             Input::CaughtUp(conn) if is_current(conn) => {
                 endpoint.handle_link(&LinkEvent::CaughtUp, now);
             }
-            Input::Acked(conn, id, taken) if conn.is_none_or(is_current) => {
-                endpoint.handle_acked(id, taken, now);
+            Input::Acked(conn, id, fate) if conn.is_none_or(is_current) => {
+                endpoint.handle_acked(id, fate, now);
             }
             Input::Frame(_, frame, live) => {
                 endpoint.handle_inbound(&frame.channel, &frame.bytes, live, now);

@@ -3,14 +3,18 @@
 
 use std::rc::Rc;
 
-use chat_core::Transmit;
 use chat_core::channel::Class;
+use chat_core::delivery::Unsendable;
 use chat_core::link::DownReason;
+use chat_core::{Fate, Transmit, wire};
 
 use super::broker::{Frame, Target};
 use super::event::{Happening, Input, ToBroker};
 use super::world::{MS, World};
 use crate::oracle::Seen;
+
+/// The kind of frames with messages.
+const DATA: u8 = 0x20;
 
 impl World {
     pub(super) fn transmit(&mut self, n: usize, transmit: Transmit) {
@@ -26,7 +30,7 @@ impl World {
         });
         self.see(n, Seen::Sent(&transmit));
         if !self.nodes[n].up {
-            self.push_input(now, n, Input::Acked(None, id, false));
+            self.push_input(now, n, Input::Acked(None, id, Fate::NotTaken));
             return;
         }
         let ttl = transmit.ttl.map_or(u64::MAX, |ttl| ttl.as_micros() as u64);
@@ -39,13 +43,15 @@ impl World {
             from: n,
             dedup: transmit.dedup,
         });
-        if self.recent.len() == 64 {
-            self.recent.pop_front();
+        if !self.denies(n, &frame) {
+            if self.recent.len() == 64 {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(frame.clone());
         }
-        self.recent.push_back(frame.clone());
         if !frame.durable {
             // Written to the socket is all that will ever be known.
-            self.push_input(now, n, Input::Acked(conn, id, true));
+            self.push_input(now, n, Input::Acked(conn, id, Fate::Taken));
         }
         self.uplink(n, ToBroker::Publish(id, frame));
     }
@@ -127,9 +133,16 @@ impl World {
             return;
         }
         match what {
+            ToBroker::Publish(id, frame) if self.denies(n, &frame) => {
+                self.mark("sim-denied");
+                // Nobody but the broker has seen it.
+                self.recent.retain(|seen| !Rc::ptr_eq(seen, &frame));
+                let fate = Fate::Never(Unsendable::Denied);
+                self.answer(n, Input::Acked(Some(conn), id, fate));
+            }
             ToBroker::Publish(id, frame) => {
                 if frame.durable {
-                    self.answer(n, Input::Acked(Some(conn), id, true));
+                    self.answer(n, Input::Acked(Some(conn), id, Fate::Taken));
                 }
                 self.publish(b, &frame, false);
             }
@@ -158,6 +171,11 @@ impl World {
             }
             ToBroker::Connect(_) => {}
         }
+    }
+
+    /// The broker does not let `n` write messages for now.
+    fn denies(&self, n: usize, frame: &Frame) -> bool {
+        self.now < self.nodes[n].barred_until && wire::peek_kind(&frame.bytes) == Some(DATA)
     }
 
     fn will(&mut self, broker: usize, frame: Rc<Frame>) {

@@ -77,6 +77,8 @@ pub(crate) struct Node {
     pub(crate) cut_down: u64,
     /// Frames wait until then.
     pub(crate) clogged: u64,
+    /// The broker takes none of its messages until then.
+    pub(crate) barred_until: u64,
     /// Uplink order.
     pub(crate) last_up: u64,
     /// Downlink order, per publisher.
@@ -130,6 +132,7 @@ impl Node {
             cut_up: 0,
             cut_down: 0,
             clogged: 0,
+            barred_until: 0,
             last_up: 0,
             last_down: vec![0; nodes + 1],
             wakes: (0, 0),

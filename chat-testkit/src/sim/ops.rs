@@ -85,6 +85,7 @@ impl World {
                     self.break_connection(node, keepalive + 300 * MS, keepalive);
                 }
             }
+            Op::Bar { node, ms } => self.nodes[node].barred_until = now + ms * MS,
             Op::Clog { node, ms } => self.nodes[node].clogged = now + ms * MS,
             Op::Drop { node } => {
                 let (client, broker) = (self.net.range(1, 3_000), self.net.range(1, 20_000));
@@ -164,6 +165,7 @@ impl World {
             let node = &mut self.nodes[n];
             (node.cut_up, node.cut_down, node.clogged, node.slow_until) = (0, 0, now, 0);
             (node.crash_in, node.fail_fsync, node.full_until) = (None, None, 0);
+            node.barred_until = 0;
             node.wanted = true;
             if node.paused_until > now {
                 node.paused_until = now;
@@ -315,7 +317,17 @@ impl World {
         let mut txn = [0; 16];
         txn[..8].copy_from_slice(&self.next_text.to_le_bytes());
         let txn = TxnId(txn);
-        let content = Content::text(body.clone());
+        // Reactions and the like, which nobody sees by themselves (Q2).
+        let delivering = self.swarm.suite == Suite::Delivery && self.swarm.feature(22);
+        let content = if delivering && self.app.chance(200) {
+            Content::Other {
+                kind: 0xc001,
+                fallback: body.clone(),
+                payload: Vec::new(),
+            }
+        } else {
+            Content::text(body.clone())
+        };
         let again = self.app.chance(50).then(|| content.clone());
         let mut sent: Option<MessageId> = None;
         let result = self.command(
@@ -356,9 +368,12 @@ impl World {
     }
 
     fn cancel_send(&mut self, n: usize) {
-        let Some(id) = self.nodes[n].last_sent else {
-            return;
-        };
+        if let Some(id) = self.nodes[n].last_sent {
+            self.give_up(n, id);
+        }
+    }
+
+    pub(super) fn give_up(&mut self, n: usize, id: MessageId) {
         self.command(
             n,
             |endpoint, now| endpoint.cancel_send(&id, now),

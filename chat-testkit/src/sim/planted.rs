@@ -50,6 +50,8 @@ const fn bug(name: &'static str, suite: Suite, budget: u64) -> Bug {
 pub const BUGS: &[Bug] = &[
     bug("delivery-ack-before-persist", Suite::Delivery, 1_500),
     bug("delivery-ack-max", Suite::Delivery, 1_500),
+    bug("delivery-passes-twice", Suite::Delivery, 1_500),
+    bug("delivery-wedge-silent", Suite::Delivery, 1_500),
     bug("delivery-base-stays", Suite::Delivery, 1_500),
     bug("delivery-new-epoch-first", Suite::Delivery, 1_500),
     bug("delivery-no-hello", Suite::Delivery, 1_500),

@@ -44,6 +44,8 @@ pub enum Op {
     },
     /// Frames from and to the node wait.
     Clog { node: usize, ms: u64 },
+    /// The broker refuses the node's messages for good, for so long.
+    Bar { node: usize, ms: u64 },
     /// The connection breaks.
     Drop { node: usize },
     /// The broker is away, and forgets everything unless `memory`.
@@ -234,6 +236,10 @@ fn faults(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
     each(swarm.flipped_bits, draw, &mut |draw, node| Op::FlipBit {
         node,
         pick: draw.draw(),
+    });
+    each(swarm.bars, draw, &mut |draw, node| Op::Bar {
+        node,
+        ms: draw.range(300, 12_000 * unit),
     });
 }
 

@@ -4,7 +4,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use chat_core::config::{BudgetConfig, Config};
+use chat_core::config::{BudgetConfig, Config, WedgePolicy};
 
 use super::rng::Draw;
 
@@ -128,6 +128,8 @@ pub struct Swarm {
     pub dedups: bool,
     /// Frames are mutated, replayed and moved to other channels.
     pub forgeries: u32,
+    /// Times in which the broker refuses messages for good (Q2).
+    pub bars: u32,
     /// Messages have a short life.
     pub short_ttl: bool,
     /// Messages are taken back.
@@ -229,6 +231,7 @@ impl Swarm {
             retains: draw.chance(500),
             dedups: draw.chance(300),
             forgeries,
+            bars: 0,
             short_ttl: draw.chance(300),
             cancels: draw.chance(500),
             small_outbox: draw.chance(200),
@@ -253,6 +256,10 @@ impl Swarm {
         let failed_starts = some(&[100, 400]);
         // A wall clock set back hides an epoch that was never stored.
         let steps = some(&[2, 4]);
+        let bars = match self.suite {
+            Suite::Delivery => some(&[1, 3, 8]),
+            _ => 0,
+        };
         let dead = self.suite.is_groups() && draw.chance(300);
         let calm = self.suite.is_groups() && draw.chance(60);
         if calm {
@@ -266,6 +273,7 @@ impl Swarm {
             flipped_bits: if replaced { flipped_bits } else { 0 },
             failed_starts,
             dead,
+            bars,
             wall_steps: if self.suite == Suite::Presence {
                 steps.max(self.wall_steps)
             } else {
@@ -327,6 +335,9 @@ impl Swarm {
         }
         if self.small_outbox {
             config.delivery.max_outbox = 8;
+        }
+        if self.feature(21) {
+            config.delivery.wedge = WedgePolicy::SkipAndMark;
         }
         // Shorter than many outages: what was given up while one was away is agreed upon on return.
         if self.suite == Suite::Sessions && self.wall_steps == 0 && self.feature(20) {

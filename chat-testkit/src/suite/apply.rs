@@ -11,7 +11,7 @@ pub(super) fn apply(
     command: Command,
     now: Timestamp,
 ) -> Result<Answer, Refusal> {
-    use Answer::{Cancelled, Conv, Done, Group, Invite, Message, Plan, Request};
+    use Answer::{Cancelled, Conv, Done, Group, Invite, Message, Plan, Request, Retried};
     let done = |()| Done;
     match command {
         Command::Request { peer, note } => endpoint
@@ -47,6 +47,7 @@ pub(super) fn apply(
             .map(Message)
             .map_err(Refusal::Send),
         Command::CancelSend(id) => Ok(Cancelled(endpoint.cancel_send(&id, now))),
+        Command::RetrySend(id) => Ok(Retried(endpoint.retry_send(&id, now))),
         Command::Acknowledge { conv, pos } => {
             endpoint.acknowledge(conv, pos, now);
             Ok(Done)

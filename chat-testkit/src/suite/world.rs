@@ -73,6 +73,7 @@ pub enum Command {
         content: Content,
     },
     CancelSend(MessageId),
+    RetrySend(MessageId),
     /// The application is done with everything up to a place of its inbox. Worlds acknowledge
     /// nothing by themselves.
     Acknowledge {
@@ -127,6 +128,7 @@ pub enum Answer {
     Conv(ConvId),
     Message(MessageId),
     Cancelled(bool),
+    Retried(bool),
     Group(GroupId),
     Request(RequestId),
     Plan(LeavePlan),
@@ -157,6 +159,10 @@ pub enum Fault {
     Revive(Node),
     /// The process says goodbye and stops in good order; its store survives.
     Stop(Node),
+    /// The broker refuses for good whatever the node writes to conversations.
+    Bar(Node),
+    /// It no longer does.
+    Unbar(Node),
     /// The broker starts again; what it stored survives.
     RestartBroker,
 }

@@ -580,7 +580,7 @@ async fn rule_10_the_brokers_limit_is_announced_and_kept() {
     let max = peer.max_frame;
     assert!((1_000..2_000).contains(&max), "{max}");
     let outcome = peer.publish(&conv(1), &vec![0; max + 1]).await;
-    assert!(matches!(outcome, SendOutcome::Refused(_)));
+    assert!(outcome.is_refusal());
     peer.send(&inbox(&"é".repeat(90)), &vec![0; max]).await;
     let Some(Seen::Publish { topic, payload, .. }) = wire.next().await else {
         panic!("only what fits is on the wire");

@@ -108,7 +108,7 @@ impl Run {
                         bytes.len(),
                         self.max_frame
                     );
-                    self.sent(token, SendOutcome::Refused(words));
+                    self.sent(token, SendOutcome::too_large(words));
                     return Ok(());
                 }
                 let path = path(&channel);
@@ -310,7 +310,7 @@ impl Run {
         }
         for token in tokens {
             let words = format!("the account may not publish to {subject}");
-            self.sent(token, SendOutcome::Refused(words));
+            self.sent(token, SendOutcome::denied(words));
         }
         Ok(())
     }

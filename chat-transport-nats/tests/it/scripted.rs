@@ -216,7 +216,7 @@ async fn rule10_the_limit_of_the_server_is_announced_and_kept() {
     let large = vec![0; peer.max_frame + 1];
     let fits = large[1..].to_vec();
     let refused = peer.publish(&conv(1), &large).await;
-    assert!(matches!(refused, SendOutcome::Refused(_)), "{refused:?}");
+    assert!(refused.is_refusal(), "{refused:?}");
     let token = peer.send(&conv(1), &fits).await;
     wire.echo().await;
     assert_eq!(peer.fate(token).await, SendOutcome::Accepted);
@@ -235,7 +235,7 @@ async fn a_denied_frame_is_refused_and_the_others_are_not() {
     for _ in 0..50 {
         let bad = peer.send(&conv(1), b"x").await;
         let good = peer.send(&conv(2), b"y").await;
-        assert!(matches!(peer.fate(bad).await, SendOutcome::Refused(_)));
+        assert!(peer.fate(bad).await.is_refusal());
         assert_eq!(peer.fate(good).await, SendOutcome::Accepted);
     }
     serving.abort();

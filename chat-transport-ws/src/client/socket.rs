@@ -167,6 +167,10 @@ impl WsTransport {
                             WireOutcome::TooFast(ms) => SendOutcome::Refused(format!(
                                 "more frames than the hub takes; not before {ms} ms"
                             )),
+                            WireOutcome::Denied => SendOutcome::denied("you may not publish there"),
+                            WireOutcome::TooLarge => {
+                                SendOutcome::too_large("the frame is too large for the hub")
+                            }
                         },
                     });
                 }
@@ -349,7 +353,7 @@ impl Transport for WsTransport {
                 if bytes.len() > self.max_frame {
                     self.inbound.push_back(Inbound::Sent {
                         token,
-                        outcome: SendOutcome::Refused(format!(
+                        outcome: SendOutcome::too_large(format!(
                             "the frame has {} bytes, the hub takes {}",
                             bytes.len(),
                             self.max_frame

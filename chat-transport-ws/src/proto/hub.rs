@@ -35,10 +35,14 @@ pub enum WireOutcome<'a> {
     Accepted,
     /// Nobody subscribes: it was not kept.
     NoReceiver,
-    /// Not allowed, or the hub is full.
+    /// Not now: the hub is full.
     Refused(&'a str),
     /// Over the limit that `Welcome` announced; not before so many milliseconds.
     TooFast(u32),
+    /// This user may not publish there.
+    Denied,
+    /// Larger than what `Welcome` announced.
+    TooLarge,
 }
 
 /// One thing a hub says.
@@ -117,6 +121,8 @@ enum OutcomeBody<'a> {
     NoReceiver,
     Refused(&'a str),
     TooFast(u32),
+    Denied,
+    TooLarge,
 }
 
 /// `text` cut to what a refusal may carry.
@@ -161,6 +167,8 @@ impl HubOp<'_> {
                     WireOutcome::NoReceiver => OutcomeBody::NoReceiver,
                     WireOutcome::Refused(text) => OutcomeBody::Refused(short(text)),
                     WireOutcome::TooFast(retry_ms) => OutcomeBody::TooFast(*retry_ms),
+                    WireOutcome::Denied => OutcomeBody::Denied,
+                    WireOutcome::TooLarge => OutcomeBody::TooLarge,
                 };
                 put(out, 0x44, &(token, outcome));
             }
@@ -211,6 +219,8 @@ impl<'a> Op<'a> for HubOp<'a> {
                     OutcomeBody::NoReceiver => WireOutcome::NoReceiver,
                     OutcomeBody::Refused(text) => WireOutcome::Refused(bounded(text)?),
                     OutcomeBody::TooFast(retry_ms) => WireOutcome::TooFast(retry_ms),
+                    OutcomeBody::Denied => WireOutcome::Denied,
+                    OutcomeBody::TooLarge => WireOutcome::TooLarge,
                 };
                 Self::Sent { token, outcome }
             }

@@ -79,6 +79,14 @@ fn hub_ops() -> Vec<HubOp<'static>> {
             token: 1,
             outcome: WireOutcome::TooFast(20),
         },
+        HubOp::Sent {
+            token: 1,
+            outcome: WireOutcome::Denied,
+        },
+        HubOp::Sent {
+            token: 1,
+            outcome: WireOutcome::TooLarge,
+        },
         HubOp::TokenHolds { ms: 60_000 },
         HubOp::Subscribed {
             channel: Channel::Inbox(bob()),

@@ -33,7 +33,7 @@ async fn inboxes_are_read_by_their_owner_and_presence_is_written_by_its_owner() 
     assert!(!a.subscribe(&inbox("b")).await);
     assert!(a.subscribe(&presence("b")).await);
     let outcome = a.publish(&presence("b"), b"lie").await;
-    assert!(matches!(outcome, SendOutcome::Refused(_)), "{outcome:?}");
+    assert!(outcome.is_refusal(), "{outcome:?}");
     let refused = who(&hub, "a")
         .device(2)
         .will(presence("b"), b"lie")

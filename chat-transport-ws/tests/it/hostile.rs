@@ -236,7 +236,7 @@ async fn a_frame_over_the_limit_is_refused_without_a_disconnect() {
     let hub = bind(memory()).await;
     let mut a = who(&hub, "a").connect().await.unwrap();
     let outcome = a.publish(&group(), &[0; 64 * 1024 + 1]).await;
-    assert!(matches!(outcome, SendOutcome::Refused(_)));
+    assert!(outcome.is_refusal());
     assert_eq!(
         a.publish(&group(), &[0; 64 * 1024]).await,
         SendOutcome::NoReceiver

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
+use crate::Fate;
 use crate::channel::Channel;
 use crate::content::Content;
 use crate::effect::{Carried, Effect, Outgoing, RowOp};
@@ -21,3 +22,4 @@ mod receiving;
 mod restarts;
 mod sending;
 mod short;
+mod wedge;

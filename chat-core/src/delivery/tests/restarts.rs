@@ -133,6 +133,7 @@ fn id2_who_misses_something_older_passes_over_a_newer_epoch() {
             base_roster: 0,
             last_roster: 1,
         })),
+        wedged: false,
         first: frames::Message {
             seq: 1,
             hlc: net.now.wall.0 << 16,

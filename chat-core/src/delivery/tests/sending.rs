@@ -152,7 +152,7 @@ fn q17_a_transaction_names_one_content() {
     );
 }
 
-fn carried(first: MessageId, attempt: u32) -> Carried {
+pub(super) fn carried(first: MessageId, attempt: u32) -> Carried {
     Carried {
         first,
         attempt,
@@ -176,14 +176,14 @@ fn q7_nothing_is_sent_while_down_and_what_the_broker_refused_is_sent_again() {
     let now = net.now;
     net.nodes[0]
         .machine
-        .handle_handed_off(carried(id, first.attempt), false, now);
+        .handle_handed_off(carried(id, first.attempt), Fate::NotTaken, now);
     net.pass(Duration::from_secs(2));
     let second = first_data(&net);
     assert!(second.attempt > first.attempt, "a new id for the broker");
     for _ in 0..2 {
         net.nodes[0]
             .machine
-            .handle_handed_off(carried(id, second.attempt), true, now);
+            .handle_handed_off(carried(id, second.attempt), Fate::Taken, now);
         net.drain(0);
     }
     assert_eq!(count(&net, 0, progress(Ack::HandedOff)), 1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::net::{Net, user};
 use crate::Event;
 use crate::content::Content;
-use crate::delivery::{DeliveryEvent, FailReason, SendError};
+use crate::delivery::{DeliveryEvent, SendError, Unsendable};
 use crate::event::Fault;
 use crate::id::TxnId;
 use crate::link::{DownReason, LinkEvent};
@@ -36,7 +36,7 @@ fn q5_what_the_connection_cannot_carry_is_refused() {
 }
 
 #[test]
-fn q5_what_was_written_offline_and_is_too_large_fails_and_holds_up_nobody() {
+fn q2_what_was_written_offline_and_is_too_large_is_wedged_until_it_is_cancelled() {
     let mut net = Net::new(&["ann", "bob"]);
     let conv = net.chat();
     let now = net.now;
@@ -51,11 +51,18 @@ fn q5_what_was_written_offline_and_is_too_large_fails_and_holds_up_nobody() {
         .endpoint
         .handle_link(&LinkEvent::MaxFrame(4_096), now);
     net.run(Duration::from_secs(5));
-    let failed = net.nodes[0].events.iter().any(|event| {
-        let why = FailReason::TooLarge;
-        matches!(event, Event::Delivery(DeliveryEvent::Failed { why: told, .. }) if *told == why)
+    let wedged = net.nodes[0].events.iter().find_map(|event| match event {
+        Event::Delivery(DeliveryEvent::Wedged { id, why }) => Some((*id, *why)),
+        _ => None,
     });
-    assert!(failed);
+    let Some((id, Unsendable::TooLarge)) = wedged else {
+        panic!("{wedged:?}");
+    };
+    assert_eq!(net.nodes[0].endpoint.wedged(conv), wedged);
+    assert!(net.nodes[1].heard().is_empty(), "the next one waits");
+    let now = net.now;
+    assert!(net.nodes[0].endpoint.cancel_send(&id, now));
+    net.run(Duration::from_secs(5));
     assert_eq!(net.nodes[1].heard(), ["short"]);
     assert_eq!(net.nodes[0].endpoint.stats().outbox, 0);
 }

@@ -119,7 +119,8 @@ impl Node {
                     self.endpoint.handle_persisted(id, now);
                 }
                 Output::Transmit(frame) => {
-                    self.endpoint.handle_acked(frame.id, true, now);
+                    self.endpoint
+                        .handle_acked(frame.id, crate::Fate::Taken, now);
                     self.frames.push((frame.channel, frame.bytes));
                 }
                 Output::Connect { .. } => {

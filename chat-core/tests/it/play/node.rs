@@ -16,7 +16,7 @@ use chat_core::identity::Verifier;
 use chat_core::link::LinkEvent;
 use chat_core::sealer::Plain;
 use chat_core::time::{Timestamp, UnixMillis};
-use chat_core::{Endpoint, Event, Identity, OpenError, Output, PersistId};
+use chat_core::{Endpoint, Event, Fate, Identity, OpenError, Output, PersistId};
 
 use crate::entries::{Checksum, Keyed};
 
@@ -210,7 +210,12 @@ impl Node {
             }
             Output::Transmit(frame) => {
                 assert!(frame.after <= self.durable, "a frame waits for a later row");
-                self.endpoint.handle_acked(frame.id, self.network, now);
+                let fate = if self.network {
+                    Fate::Taken
+                } else {
+                    Fate::NotTaken
+                };
+                self.endpoint.handle_acked(frame.id, fate, now);
                 if self.network {
                     self.frames.push((frame.channel, frame.bytes));
                 }

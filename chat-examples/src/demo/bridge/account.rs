@@ -341,6 +341,7 @@ impl Account {
                     sort,
                     ack: Ack::Queued,
                     failed: None,
+                    wedged: None,
                 };
                 let Some(item) = show::item(&self.user, &sent) else {
                     return;
@@ -356,6 +357,13 @@ impl Account {
                     conv: conv(&id),
                     id: message(&id),
                     ack: show::ack(ack),
+                });
+            }
+            DeliveryEvent::Wedged { id, why } => {
+                self.tell(Say::Wedged {
+                    conv: conv(&id),
+                    id: message(&id),
+                    why: show::stuck(why),
                 });
             }
             DeliveryEvent::Failed { id, why } => {

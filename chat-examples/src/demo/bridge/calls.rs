@@ -2,14 +2,14 @@
 
 use chat_client::{Client, ClientError, Conversation};
 use chat_core::id::{
-    ConvId, DeviceId, GroupId, GroupName, IdError, InviteId, RequestId, TxnId, UserId,
+    ConvId, DeviceId, GroupId, GroupName, IdError, InviteId, MessageId, RequestId, TxnId, UserId,
 };
 use chat_core::presence::Status;
 use chat_core::session::Rejection;
 
 use super::account::Account;
 use super::dto::{Ask, Value};
-use super::names::{hex, unhex, unplace, uuid};
+use super::names::{hex, unhex, unmessage, unplace, uuid};
 use super::show;
 
 /// The largest page of history.
@@ -54,6 +54,12 @@ fn conv(text: &str) -> Result<ConvId, Refusal> {
     unhex(text)
         .map(ConvId)
         .ok_or_else(|| Refusal::bad("conversation"))
+}
+
+fn sent(client: &Client, in_conv: &str, text: &str) -> Result<(Conversation, MessageId), Refusal> {
+    let conv = conv(in_conv)?;
+    let id = unmessage(conv, text).ok_or_else(|| Refusal::bad("message"))?;
+    Ok((client.conversation(conv), id))
 }
 
 fn group(text: &str) -> Result<GroupId, Refusal> {
@@ -138,6 +144,14 @@ impl Account {
                     self.sending(txn, None);
                     return Err(error.into());
                 }
+            }
+            Ask::Retry { conv, message } => {
+                let (conversation, id) = sent(&client, &conv, &message)?;
+                conversation.retry(id).await?;
+            }
+            Ask::Discard { conv, message } => {
+                let (conversation, id) = sent(&client, &conv, &message)?;
+                conversation.cancel(id).await?;
             }
             Ask::Read { conv: id, up_to } => {
                 let place = unplace(&up_to).ok_or_else(|| Refusal::bad("place"))?;

@@ -49,6 +49,14 @@ pub enum Ask {
         txn: String,
         text: String,
     },
+    Retry {
+        conv: String,
+        message: String,
+    },
+    Discard {
+        conv: String,
+        message: String,
+    },
     Read {
         conv: String,
         up_to: String,
@@ -160,6 +168,11 @@ pub enum Say {
         conv: String,
         id: String,
         ack: &'static str,
+    },
+    Wedged {
+        conv: String,
+        id: String,
+        why: &'static str,
     },
     Failed {
         conv: String,
@@ -342,6 +355,7 @@ pub enum Item {
         text: String,
         ack: &'static str,
         failed: Option<&'static str>,
+        wedged: Option<&'static str>,
     },
     Gap {
         id: String,

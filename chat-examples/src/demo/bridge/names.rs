@@ -3,7 +3,7 @@
 
 use chat_core::delivery::SortKey;
 use chat_core::hlc::Hlc;
-use chat_core::id::{DeviceId, Epoch, MessageId};
+use chat_core::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId};
 
 /// Bytes as lower-case hex.
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -37,6 +37,20 @@ pub(super) fn message(id: &MessageId) -> String {
         stream.epoch.0,
         id.seq.0
     )
+}
+
+/// Reads a message's name.
+pub(super) fn unmessage(conv: ConvId, text: &str) -> Option<MessageId> {
+    let mut parts = text.split('.');
+    let mut next = || parts.next();
+    let (device, epoch, seq) = (next()?, next()?, next()?);
+    let stream = StreamId {
+        conv,
+        device: DeviceId(unhex(device)?),
+        epoch: Epoch(epoch.parse().ok()?),
+    };
+    let seq = Seq(seq.parse().ok()?);
+    next().is_none().then_some(MessageId { stream, seq })
 }
 
 /// A place in a timeline: text that sorts as the places do.
@@ -92,6 +106,21 @@ mod tests {
         for sort in places {
             assert_eq!(unplace(&place(&sort)), Some(sort));
         }
+    }
+
+    #[test]
+    fn names_of_messages_round_trip() {
+        let stream = StreamId {
+            conv: ConvId([1; 32]),
+            device: DeviceId([2; 32]),
+            epoch: Epoch(3),
+        };
+        let id = MessageId {
+            stream,
+            seq: Seq(4),
+        };
+        assert_eq!(unmessage(stream.conv, &message(&id)), Some(id));
+        assert_eq!(unmessage(stream.conv, &format!("{}.5", message(&id))), None);
     }
 
     #[test]

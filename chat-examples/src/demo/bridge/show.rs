@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use chat_core::delivery::{Ack, FailReason, Received, SortKey, Standing, TimelineItem};
+use chat_core::delivery::{Ack, FailReason, Received, SortKey, Standing, TimelineItem, Unsendable};
 use chat_core::group::{GroupView, Membership, Passing};
 use chat_core::id::{ConvId, InviteId, UserId};
 use chat_core::link::LinkState;
@@ -206,8 +206,16 @@ pub(super) fn failure(why: &FailReason) -> &'static str {
         FailReason::Expired => "expired",
         FailReason::Refused { .. } => "refused",
         FailReason::Cancelled => "cancelled",
-        FailReason::TooLarge => "too large for this broker",
+        FailReason::Unsendable(why) => stuck(*why),
         _ => "gone",
+    }
+}
+
+/// Why the broker will never take a message as it is.
+pub(super) fn stuck(why: Unsendable) -> &'static str {
+    match why {
+        Unsendable::TooLarge => "too_large",
+        _ => "denied",
     }
 }
 
@@ -239,6 +247,7 @@ pub(super) fn item(me: &UserId, item: &TimelineItem) -> Option<Item> {
             sort,
             ack: got,
             failed,
+            wedged,
         } => Item::Sent {
             id: message(id),
             sort: place(sort),
@@ -247,6 +256,7 @@ pub(super) fn item(me: &UserId, item: &TimelineItem) -> Option<Item> {
             text: content.fallback().to_owned(),
             ack: ack(*got),
             failed: failed.as_ref().map(failure),
+            wedged: wedged.map(stuck),
         },
         TimelineItem::Gap {
             from,

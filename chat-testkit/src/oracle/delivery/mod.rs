@@ -34,6 +34,7 @@ enum Fate {
     Cancelled,
     Gone,
     Refused,
+    Unsendable,
 }
 
 /// What the oracle looks at in a received message.
@@ -62,7 +63,7 @@ impl Fate {
     fn is_end(self) -> bool {
         matches!(
             self,
-            Self::Expired | Self::Cancelled | Self::Gone | Self::Refused
+            Self::Expired | Self::Cancelled | Self::Gone | Self::Refused | Self::Unsendable
         )
     }
 }
@@ -262,7 +263,11 @@ impl Delivery {
                     };
                     for message in data.messages() {
                         let seq = Seq(message.seq);
-                        self.bind(MessageId { stream, seq }, &message.body)?;
+                        // Given up after a copy may have left: it says no other thing.
+                        let given_up = message.body.is_empty() && message.hlc == 0;
+                        if !given_up {
+                            self.bind(MessageId { stream, seq }, &message.body)?;
+                        }
                     }
                     return Ok(());
                 }
@@ -398,6 +403,7 @@ impl Delivery {
                     FailReason::Expired => Fate::Expired,
                     FailReason::Cancelled => Fate::Cancelled,
                     FailReason::Refused { .. } => Fate::Refused,
+                    FailReason::Unsendable(_) => Fate::Unsendable,
                     _ => Fate::Gone,
                 };
                 match fate {
@@ -425,6 +431,7 @@ impl Delivery {
                     message.fate = fate;
                 }
             }
+            DeliveryEvent::Wedged { .. } => self.mark("oracle-wedged"),
             DeliveryEvent::RolledBack { .. } => self.mark("oracle-told-rolled-back"),
             _ => {}
         }
@@ -458,7 +465,11 @@ impl Delivery {
             return Err(Violation::new("ID7", text));
         }
         let last_place = inbox.last_place.insert(conv, received.pos);
-        let last = inbox.last_of.insert((id.stream.device, conv), id);
+        // What nobody sees by itself passes what its author cannot send (Q2).
+        let last = match received.content.is_visible() {
+            true => inbox.last_of.insert((id.stream.device, conv), id),
+            false => None,
+        };
         if last_place.is_some_and(|last| last >= received.pos) || last.is_some_and(|last| last > id)
         {
             let text = format!(
@@ -484,21 +495,19 @@ impl Delivery {
         let Some(sender) = sender else {
             return Err(Violation::new("IG12", text()));
         };
-        let Content::Text { text: body, .. } = &received.content else {
-            return Err(Violation::new("IG12", text()));
-        };
+        let body = received.content.fallback();
         let known = match self.messages.get(&id) {
             Some(message) if message.fate == Fate::Cancelled && !self.forgot(id) => {
                 return Err(Violation::new("Q3", format!("cancelled, and {}", text())));
             }
-            Some(message) => message.body == *body && message.node == sender,
+            Some(message) => message.body == body && message.node == sender,
             // After a rollback the sender gives its restored messages new ids.
             None => {
                 self.places[sender].damaged.is_some()
                     && self
                         .messages
                         .values()
-                        .any(|m| m.node == sender && m.body == *body)
+                        .any(|m| m.node == sender && m.body == body)
             }
         };
         if known {

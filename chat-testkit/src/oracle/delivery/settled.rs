@@ -38,7 +38,11 @@ impl Delivery {
         let (mut owed, mut exempt) = (0, 0);
         for (id, message) in &self.messages {
             match message.fate {
-                Fate::Issued | Fate::TakenBack | Fate::Cancelled | Fate::Gone => continue,
+                Fate::Issued
+                | Fate::TakenBack
+                | Fate::Cancelled
+                | Fate::Gone
+                | Fate::Unsendable => continue,
                 Fate::Accepted | Fate::Delivered | Fate::Expired | Fate::Refused => {}
             }
             for (user, device) in &message.to {
@@ -116,7 +120,7 @@ impl Delivery {
                 && !forgotten
                 && !matches!(
                     message.fate,
-                    Fate::Issued | Fate::TakenBack | Fate::Cancelled
+                    Fate::Issued | Fate::TakenBack | Fate::Cancelled | Fate::Unsendable
                 )
                 && !inbox.seen.contains_key(*other)
         });

@@ -1,12 +1,15 @@
-//! A cable between a client and any transport, that can be cut.
+//! A cable between a client and any transport, that can be cut, or refuse what is written to
+//! conversations.
 
 use core::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chat_client::transport::{
-    Capabilities, ConnectOptions, Connector, FencingLeases, Inbound, Outbound, Transport,
-    TransportError,
+    Capabilities, ConnectOptions, Connector, FencingLeases, Inbound, Outbound, SendOutcome,
+    Transport, TransportError,
 };
+use chat_core::channel::Channel;
 
 /// A connector whose connections can be made to die without a goodbye. Clones are the same cable.
 #[derive(Debug)]
@@ -30,6 +33,9 @@ struct Line {
     /// Counts connections, so that an earlier one is over for good.
     number: u64,
     plugged: Option<Box<dyn Transport>>,
+    barred: bool,
+    /// What the cable answers itself, for this connection.
+    answers: VecDeque<Inbound>,
     waker: Option<Waker>,
 }
 
@@ -67,6 +73,11 @@ impl<C: Connector> Cable<C> {
         drop(gone);
     }
 
+    /// From now on whatever is written to conversations is refused for good, or no longer.
+    pub fn bar(&self, barred: bool) {
+        lock(&self.line).barred = barred;
+    }
+
     /// Mends it.
     pub fn mend(&self) {
         lock(&self.line).cut = false;
@@ -91,6 +102,7 @@ impl<C: Connector> Connector for Cable<C> {
             return Err(TransportError::lost());
         }
         line.number += 1;
+        line.answers.clear();
         line.plugged = Some(transport);
         Ok(Box::new(Plug {
             line: self.line.clone(),
@@ -135,6 +147,14 @@ impl Transport for Plug {
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Inbound, TransportError>> {
+        let mut line = lock(&self.line);
+        if line.number == self.number
+            && line.plugged.is_some()
+            && let Some(answer) = line.answers.pop_front()
+        {
+            return Poll::Ready(Ok(answer));
+        }
+        drop(line);
         self.poll(cx, |it, cx| it.poll_recv(cx))
     }
 
@@ -145,6 +165,22 @@ impl Transport for Plug {
     fn start_send(&mut self, item: Outbound) -> Result<(), TransportError> {
         let mut line = lock(&self.line);
         let number = line.number;
+        if line.barred
+            && number == self.number
+            && line.plugged.is_some()
+            && let Outbound::Send {
+                token,
+                channel: Channel::Conv(_) | Channel::Group(_),
+                ..
+            } = item
+        {
+            let outcome = SendOutcome::denied("the cable is barred");
+            line.answers.push_back(Inbound::Sent { token, outcome });
+            if let Some(waker) = line.waker.take() {
+                waker.wake();
+            }
+            return Ok(());
+        }
         match &mut line.plugged {
             Some(transport) if number == self.number => transport.start_send(item),
             _ => Err(TransportError::lost()),

@@ -61,8 +61,14 @@ impl<C> Life<C> {
                 Ok(Answer::Message(id))
             }
             Command::CancelSend(id) => {
-                let sent = self.sent.get(&id).expect("sent in this life");
-                Ok(Answer::Cancelled(sent.cancel().await.expect("it runs")))
+                let conversation = self.open(id.stream.conv).await;
+                let taken = conversation.cancel(id).await.expect("it runs");
+                Ok(Answer::Cancelled(taken))
+            }
+            Command::RetrySend(id) => {
+                let conversation = self.open(id.stream.conv).await;
+                let again = conversation.retry(id).await.expect("it runs");
+                Ok(Answer::Retried(again))
             }
             Command::Acknowledge { conv, pos } => {
                 self.open(conv).await.acknowledge(pos);

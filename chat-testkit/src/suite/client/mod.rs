@@ -96,6 +96,7 @@ struct Device<C> {
     key: [u8; 32],
     rows: MemoryStore,
     cut: bool,
+    barred: bool,
     lives: u8,
     life: Option<Life<C>>,
 }
@@ -123,12 +124,18 @@ impl<C: Cell> ClientWorld<C> {
             .expect("the process runs")
     }
 
+    fn bar(&mut self, node: Node, barred: bool) {
+        self.devices[node.0].barred = barred;
+        self.life(node).cable.bar(barred);
+    }
+
     async fn boot(&mut self, node: Node) {
         let cable = Cable::new(self.cell.connector());
         let device = &mut self.devices[node.0];
         if device.cut {
             cable.cut();
         }
+        cable.bar(device.barred);
         device.lives += 1;
         let mut seed = device.key;
         seed[31] = device.lives;
@@ -190,6 +197,7 @@ impl<C: Cell> World for ClientWorld<C> {
             key: [u8::try_from(node.0 + 1).expect("few devices"); 32],
             rows: MemoryStore::new(),
             cut: false,
+            barred: false,
             lives: 0,
             life: None,
         });
@@ -235,6 +243,8 @@ impl<C: Cell> World for ClientWorld<C> {
                 self.devices[node.0].cut = false;
                 self.life(node).cable.mend();
             }
+            Fault::Bar(node) => self.bar(node, true),
+            Fault::Unbar(node) => self.bar(node, false),
             Fault::Kill(node) => {
                 let life = self.devices[node.0].life.take().expect("the process runs");
                 life.cable.cut();

@@ -1,5 +1,7 @@
 //! The broker: subscriptions, mailboxes, last values, last wills, and what is wrong with it.
 
+use chat_core::delivery::Unsendable;
+
 use super::*;
 
 impl PureWorld {
@@ -11,15 +13,23 @@ impl PureWorld {
                     .process
                     .as_ref()
                     .is_some_and(|process| process.connected);
+                let written = matches!(frame.channel, Channel::Conv(_) | Channel::Group(_));
+                let denied = self.devices[node].barred && written;
+                let fate = match denied {
+                    true => Fate::Never(Unsendable::Denied),
+                    false => Fate::Taken,
+                };
+                let id = frame.id;
+                let told = Happens::Acked {
+                    node,
+                    life,
+                    id,
+                    fate,
+                };
                 if connected {
-                    self.after(
-                        2 * HOP,
-                        Happens::Acked {
-                            node,
-                            life,
-                            id: frame.id,
-                        },
-                    );
+                    self.after(2 * HOP, told);
+                }
+                if connected && !denied {
                     self.publish(
                         node,
                         &frame.channel,

@@ -26,7 +26,7 @@ use chat_core::presence::{PresenceView, RoomPresence};
 use chat_core::sealer::Plain;
 use chat_core::session::SessionState;
 use chat_core::time::{Timestamp, UnixMillis};
-use chat_core::{Endpoint, Event, Identity, Output, PersistId, TransmitId, Will};
+use chat_core::{Endpoint, Event, Fate, Identity, Output, PersistId, TransmitId, Will};
 
 use super::apply::apply;
 use super::world::{Answer, Command, Fault, Node, Refusal, World, config, name};
@@ -87,6 +87,7 @@ enum Happens {
         node: usize,
         life: u32,
         id: TransmitId,
+        fate: Fate,
     },
     Link {
         node: usize,
@@ -116,6 +117,7 @@ struct Device {
     process: Option<Process>,
     life: u32,
     cut: bool,
+    barred: bool,
     will: Option<Will>,
     disk: BTreeMap<(Table, Bytes), Bytes>,
     subscribed: BTreeSet<Channel>,
@@ -165,6 +167,7 @@ impl World for PureWorld {
             process: None,
             life: 0,
             cut: false,
+            barred: false,
             will: None,
             disk: BTreeMap::new(),
             subscribed: BTreeSet::new(),
@@ -242,6 +245,8 @@ impl World for PureWorld {
                 }
                 self.drain(node);
             }
+            Fault::Bar(Node(node)) => self.devices[node].barred = true,
+            Fault::Unbar(Node(node)) => self.devices[node].barred = false,
             Fault::Kill(Node(node)) => {
                 self.sever(node);
                 self.devices[node].process = None;

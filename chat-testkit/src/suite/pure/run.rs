@@ -160,7 +160,7 @@ impl PureWorld {
                 process.endpoint.handle_persisted(id, now);
                 self.after(Duration::ZERO, Happens::Released { node, life });
             }
-            Happens::Acked { id, .. } => process.endpoint.handle_acked(id, true, now),
+            Happens::Acked { id, fate, .. } => process.endpoint.handle_acked(id, fate, now),
             Happens::Link { event, .. } => {
                 let stale = !process.connected && !matches!(event, LinkEvent::Down { .. });
                 if !stale {

@@ -1,11 +1,11 @@
-//! Messages: order, the ladder, taking back, transactions, contents (Q1, Q3, Q5, Q6, Q8, Q16, Q17,
+//! Messages: order, the ladder, taking back, transactions, contents (Q1–Q3, Q5, Q6, Q8, Q16, Q17,
 //! ID8).
 
 use std::time::Duration;
 
 use chat_core::Event;
 use chat_core::content::{Content, ContentError};
-use chat_core::delivery::{Ack, DeliveryEvent, FailReason, SendError, TimelineItem};
+use chat_core::delivery::{Ack, DeliveryEvent, FailReason, SendError, TimelineItem, Unsendable};
 use chat_core::id::{ConvId, MessageId};
 
 use crate::suite::{Answer, CONTENT_TTL, Command, Node, OUTBOX, Refusal, Stage, UNREAD, World};
@@ -127,6 +127,52 @@ pub async fn q16_reading_covers_everything_before<W: World>(s: &mut Stage<W>) {
     s.ask(bob, Command::MarkRead { conv, up_to }).await;
     s.reaches(alice, first, Ack::Displayed).await;
     s.reaches(alice, last, Ack::Displayed).await;
+}
+
+/// What the broker refuses for good is told and keeps its place; those behind it wait, what nobody
+/// sees by itself goes past it, and once the broker allows it a retry sends all in order.
+pub async fn q2_what_the_broker_never_takes_waits_for_a_decision<W: World>(s: &mut Stage<W>) {
+    let (alice, bob, conv) = pair(s).await;
+    s.say(alice, conv, "one").await;
+    s.hears(bob, &["one"]).await;
+    s.bar(alice).await;
+    let stuck = s.say(alice, conv, "two").await;
+    assert_eq!(s.is_wedged(alice, stuck).await, Unsendable::Denied);
+    let last = s.say(alice, conv, "three").await;
+    s.unbar(alice).await;
+    let reaction = Content::Other {
+        kind: 0xc001,
+        fallback: "+1".to_owned(),
+        payload: vec![1],
+    };
+    s.send(alice, conv, reaction).await;
+    s.hears(bob, &["+1"]).await;
+    let again = s.ask(alice, Command::RetrySend(stuck)).await;
+    assert_eq!(again, Answer::Retried(true));
+    s.hears(bob, &["two", "three"]).await;
+    s.reaches(alice, last, Ack::Delivered).await;
+    let again = s.ask(alice, Command::RetrySend(stuck)).await;
+    assert_eq!(again, Answer::Retried(false), "it is not wedged any more");
+}
+
+/// A wedged message is one in the next life too; given up, it holds up nobody.
+pub async fn q2_a_wedged_message_outlives_its_process_and_is_given_up<W: World>(s: &mut Stage<W>) {
+    let (alice, bob, conv) = pair(s).await;
+    s.bar(alice).await;
+    let stuck = s.say(alice, conv, "no").await;
+    s.is_wedged(alice, stuck).await;
+    s.say(alice, conv, "yes").await;
+    s.cut(alice).await;
+    s.kill(alice).await;
+    s.revive_offline(alice).await;
+    s.is_wedged(alice, stuck).await;
+    let back = s.ask(alice, Command::CancelSend(stuck)).await;
+    assert_eq!(back, Answer::Cancelled(true));
+    assert_eq!(s.fails(alice, stuck).await, FailReason::Cancelled);
+    s.unbar(alice).await;
+    s.mend(alice).await;
+    s.hears(bob, &["yes"]).await;
+    s.hears_nothing(bob).await;
 }
 
 /// It never left, so nobody hears of it, and nobody waits for it.

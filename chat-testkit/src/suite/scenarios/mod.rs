@@ -170,6 +170,8 @@ macro_rules! scenarios {
                 q16_handed_off_is_not_delivered
                 q16_the_local_echo_comes_before_any_network
                 q16_reading_covers_everything_before
+                q2_what_the_broker_never_takes_waits_for_a_decision
+                q2_a_wedged_message_outlives_its_process_and_is_given_up
                 q3_a_message_taken_back_before_it_left_is_never_seen
                 q3_taking_back_can_come_too_late
                 q17_a_transaction_is_taken_once

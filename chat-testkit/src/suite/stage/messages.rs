@@ -2,7 +2,7 @@
 
 use chat_core::Event;
 use chat_core::content::Content;
-use chat_core::delivery::{Ack, DeliveryEvent, FailReason, Received, TimelineItem};
+use chat_core::delivery::{Ack, DeliveryEvent, FailReason, Received, TimelineItem, Unsendable};
 use chat_core::id::{ConvId, MessageId, TxnId};
 
 use super::Stage;
@@ -113,6 +113,15 @@ impl<W: World> Stage<W> {
             },
         )
         .await;
+    }
+
+    /// Waits until `id` is wedged.
+    pub async fn is_wedged(&mut self, node: Node, id: MessageId) -> Unsendable {
+        self.expect(node, "a message that is wedged", |event| match event {
+            Event::Delivery(DeliveryEvent::Wedged { id: told, why }) if *told == id => Some(*why),
+            _ => None,
+        })
+        .await
     }
 
     /// Waits until `id` has failed.

@@ -176,6 +176,16 @@ impl<W: World> Stage<W> {
         self.caught_up(node).await;
     }
 
+    /// From now on the broker refuses for good what `node` writes to conversations.
+    pub async fn bar(&mut self, node: Node) {
+        self.world.fault(Fault::Bar(node)).await;
+    }
+
+    /// It no longer does.
+    pub async fn unbar(&mut self, node: Node) {
+        self.world.fault(Fault::Unbar(node)).await;
+    }
+
     /// Kills the process of `node`; what it had told and nobody had asked for is gone.
     pub async fn kill(&mut self, node: Node) {
         self.world.fault(Fault::Kill(node)).await;
@@ -193,6 +203,12 @@ impl<W: World> Stage<W> {
         self.forget(node);
         self.world.fault(Fault::Revive(node)).await;
         self.caught_up(node).await;
+    }
+
+    /// Starts the process of `node` again, whose cable is cut.
+    pub async fn revive_offline(&mut self, node: Node) {
+        self.forget(node);
+        self.world.fault(Fault::Revive(node)).await;
     }
 
     /// True when the broker keeps durable frames for who is away.

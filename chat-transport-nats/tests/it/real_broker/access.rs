@@ -163,7 +163,7 @@ async fn the_documented_permissions_are_enough_and_no_more() {
     let forged = bob
         .keep(&presence("alice"), Class::Ephemeral, b"gone")
         .await;
-    assert!(matches!(forged, SendOutcome::Refused(_)), "not his to say");
+    assert!(forged.is_refusal(), "not his to say");
     let leases = bob.leases().unwrap();
     let device = chat_core::id::DeviceId([1; 32]);
     leases
@@ -233,10 +233,7 @@ async fn a_denied_frame_is_refused_without_jetstream_too() {
     for n in 0..100 {
         assert!(!bob.subscribe(&inbox(&format!("alice-{n}"))).await);
         let refused = mute.whisper(&conv(n), b"x").await;
-        assert!(
-            matches!(refused, SendOutcome::Refused(_)),
-            "{n}: {refused:?}"
-        );
+        assert!(refused.is_refusal(), "{n}: {refused:?}");
         assert_eq!(bob.whisper(&conv(n), b"x").await, SendOutcome::Accepted);
     }
     assert!(mute.subscribe(&conv(1)).await, "and the connection stays");

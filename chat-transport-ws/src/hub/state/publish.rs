@@ -19,10 +19,10 @@ impl Machine {
         };
         let (session, token) = (conn.session, publish.token);
         if !self.access.may_publish(&conn.user, &publish.channel) {
-            return self.sent(id, token, WireOutcome::Refused("you may not publish there"));
+            return self.sent(id, token, WireOutcome::Denied);
         }
         if publish.bytes.len() > self.limits.max_frame {
-            return self.sent(id, token, WireOutcome::Refused("the frame is too large"));
+            return self.sent(id, token, WireOutcome::TooLarge);
         }
         if let Some(conn) = self.conns.get_mut(id)
             && let Err(wait) = conn.pace(&self.limits, now.mono)

@@ -171,6 +171,8 @@ impl Bench {
                         WireOutcome::NoReceiver => "nobody",
                         WireOutcome::Refused(_) => "refused",
                         WireOutcome::TooFast(_) => "too fast",
+                        WireOutcome::Denied => "denied",
+                        WireOutcome::TooLarge => "too large",
                     },
                 ),
                 HubOp::Subscribed { granted, .. } => Got::Subscribed(granted),
