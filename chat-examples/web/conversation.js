@@ -223,7 +223,11 @@ export class Conversation {
 
   #groupLine(chat) {
     const lines = { asking: "asked to join; waiting for the leader", leaving: "leaving…", closed: chat.why || "you are out" };
-    return lines[chat.state] ?? `${chat.roster?.length ?? 0} members, led by ${chat.leader}, term ${chat.term}`;
+    return lines[chat.state] ?? `${this.#here(chat)}, led by ${chat.leader}, term ${chat.term}`;
+  }
+
+  #here({ company, roster }) {
+    return company ? `${company.here} of ${company.members} here` : `${roster?.length ?? 0} members`;
   }
 
   #actions(chat) {
@@ -276,13 +280,14 @@ export class Conversation {
             onclick: () => attempt(() => this.net.call("approve", { group: chat.conv, request: request.request })) }, "Let in"),
           el("button", { onclick: () => attempt(() => this.net.call("deny", { group: chat.conv, request: request.request, reason: "" })) }, "Refuse")))));
     }
-    parts.push(el("h3", {}, "Members"), ...(chat.roster ?? []).map((user) => this.#member(chat, user, leads)));
+    parts.push(el("h3", {}, `Members · ${this.#here(chat)}`), ...(chat.roster ?? []).map((user) => this.#member(chat, user, leads)));
     $("panel").replaceChildren(...parts);
   }
 
   #member(chat, user, leads) {
     const self = user === this.model.me.user;
-    const status = self ? "active" : this.model.people.get(user)?.status ?? "unknown";
+    const person = chat.company?.people.find((one) => one.user === user) ?? this.model.people.get(user);
+    const status = self ? "active" : person?.status ?? "unknown";
     const row = el("div", { class: "member" }, dot(status),
       el("span", { class: "name" }, user),
       user === chat.leader ? el("span", { class: "badge", "data-leader": user, title: `Leads in term ${chat.term}` }, `★ leads · term ${chat.term}`) : null);

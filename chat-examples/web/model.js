@@ -42,6 +42,9 @@ export class Model {
       case "chat":
         this.chat(event.conv, event);
         return ["chats", `log:${event.conv}`];
+      case "company":
+        this.chat(event.conv, { company: event.company });
+        return ["chats"];
       case "lead":
         this.chat(event.conv, { lead: { leader: event.leader, term: event.term, why: event.why } });
         return ["chats", `log:${event.conv}`];

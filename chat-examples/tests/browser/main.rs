@@ -255,6 +255,10 @@ fn a_group_whose_leader_lets_people_in() {
     run(async {
         let (stage, [ann, bob]) = cast(["ann", "bob"]).await;
         group_of(&ann, &[(&bob, "bob")]).await;
+        let here = "document.getElementById('conv-sub').innerText.startsWith('2 of 2 here')";
+        for page in [&ann, &bob] {
+            page.until("who is here", here).await;
+        }
         say(&ann, "welcome").await;
         hears(&bob, "welcome").await;
         say(&bob, "thanks").await;
@@ -272,6 +276,9 @@ fn a_group_whose_leader_lets_people_in() {
         )
         .await;
         ann.picture(&picture("09-phone-members")).await;
+        bob.click("#logout").await;
+        let left = "document.getElementById('conv-sub').innerText.startsWith('1 of 2 here')";
+        ann.until("who went", left).await;
         ann.click("#back").await;
         ann.picture(&picture("10-phone-list")).await;
         drop(stage);

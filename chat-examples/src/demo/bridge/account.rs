@@ -1,7 +1,7 @@
 //! A user's client as all its pages share it: one task turns the client's events into what pages
 //! are told, and remembers what only events tell (who asks to chat, who asks us to lead).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use chat_client::{Client, ClientError, Event};
 use chat_core::content::Content;
 use chat_core::delivery::{Ack, DeliveryEvent, SortKey, TimelineItem};
 use chat_core::event::{GroupEvent, IdentityEvent, LobbyEvent, PresenceEvent, SessionEvent};
-use chat_core::group::Change;
+use chat_core::group::{Change, GroupView, Membership};
 use chat_core::id::{ConvId, GroupId, InviteId, MessageId, TxnId, UserId};
+use chat_core::presence::RoomPresence;
 use tokio::sync::broadcast;
 
 use super::dto::{Me, Say};
@@ -39,6 +40,8 @@ struct Notes {
     offers: BTreeMap<GroupId, UserId>,
     /// Who led each group when it was last told.
     leaders: BTreeMap<GroupId, UserId>,
+    /// Groups whose members are followed.
+    watched: BTreeSet<GroupId>,
     /// What is being sent, by transaction: the acceptance names no text.
     sending: BTreeMap<TxnId, String>,
 }
@@ -139,13 +142,11 @@ impl Account {
             .iter()
             .filter_map(|(peer, state)| show::chat(&self.user, peer, state))
             .collect();
-        {
+        for view in &groups {
+            let company = self.company(&client, view).await;
             let notes = self.notes();
-            chats.extend(
-                groups
-                    .iter()
-                    .map(|view| show::group(view, notes.offers.get(&view.group))),
-            );
+            let offer = notes.offers.get(&view.group);
+            chats.push(show::group(view, offer, company.as_ref()));
         }
         let convs = sessions
             .iter()
@@ -253,17 +254,47 @@ impl Account {
         };
         let say = match groups.iter().find(|view| view.group == group) {
             Some(view) => {
+                let company = self.company(&client, view).await;
                 let mut notes = self.notes();
                 if let Some(leader) = &view.leader {
                     notes.leaders.insert(group, leader.clone());
                 }
-                Say::Chat(show::group(view, notes.offers.get(&group)))
+                Say::Chat(show::group(
+                    view,
+                    notes.offers.get(&group),
+                    company.as_ref(),
+                ))
             }
             None => Say::ChatGone {
                 conv: hex(group.as_bytes()),
             },
         };
         self.tell(say);
+    }
+
+    /// Who of a group is here; from the first time on it is followed.
+    async fn company(&self, client: &Client, view: &GroupView) -> Option<RoomPresence> {
+        if !matches!(view.mine, Membership::Member | Membership::Leader) {
+            return None;
+        }
+        let room = client.group(view.group).await.ok()??;
+        if self.notes().watched.insert(view.group) {
+            room.watch().await.ok()?;
+        }
+        room.presence().await.ok()?
+    }
+
+    async fn tell_company(&self, group: GroupId) {
+        let Ok(client) = self.client() else { return };
+        let Ok(Some(room)) = client.group(group).await else {
+            return;
+        };
+        if let Ok(Some(presence)) = room.presence().await {
+            self.tell(Say::Company {
+                conv: hex(group.as_bytes()),
+                company: show::company(&presence),
+            });
+        }
     }
 
     async fn on_group(&self, event: GroupEvent) {
@@ -314,6 +345,7 @@ impl Account {
             PresenceEvent::Changed { user, view } => {
                 self.tell(Say::Person(show::person(&user, &view)));
             }
+            PresenceEvent::Room { group, .. } => self.tell_company(group).await,
             PresenceEvent::Crowd { sample, .. } => {
                 for (user, view) in sample {
                     self.tell(Say::Person(show::person(&user, &view)));

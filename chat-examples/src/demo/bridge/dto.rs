@@ -184,6 +184,11 @@ pub enum Say {
         user: String,
         active: bool,
     },
+    /// Who of a group is here changed.
+    Company {
+        conv: String,
+        company: Company,
+    },
     KeyChanged {
         user: String,
         device: String,
@@ -308,6 +313,9 @@ pub struct Chat {
     /// Of a group: who is in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub roster: Option<Vec<String>>,
+    /// Of a group that we are in: who is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub company: Option<Company>,
     /// Of a group that we lead: who asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests: Option<Vec<JoinRequest>>,
@@ -319,6 +327,17 @@ pub struct Chat {
     /// Up to where it was read; only in a full state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_read: Option<String>,
+}
+
+/// Who of a group is here.
+#[derive(Debug, Clone, Serialize)]
+pub struct Company {
+    /// How many people are here.
+    pub here: u32,
+    /// Of how many.
+    pub members: u32,
+    /// Everybody; in a large group some of those that changed.
+    pub people: Vec<Person>,
 }
 
 /// Somebody asks to be let in.

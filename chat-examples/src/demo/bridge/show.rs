@@ -7,10 +7,10 @@ use chat_core::group::{GroupView, Membership, Passing};
 use chat_core::id::{ConvId, InviteId, UserId};
 use chat_core::link::LinkState;
 use chat_core::lobby::GroupListing;
-use chat_core::presence::{PresenceView, Status};
+use chat_core::presence::{PresenceView, RoomPresence, Status};
 use chat_core::session::{CloseReason, SessionState};
 
-use super::dto::{Chat, Item, JoinRequest, Link, Listing, Person, Request};
+use super::dto::{Chat, Company, Item, JoinRequest, Link, Listing, Person, Request};
 use super::names::{hex, message, place};
 
 /// How the page calls a status.
@@ -35,6 +35,16 @@ pub(super) fn person(user: &UserId, view: &PresenceView) -> Person {
         text: view.text.clone(),
         last_seen: view.last_seen.map(|at| at.0),
         unstable: view.unstable,
+    }
+}
+
+/// Who of a group is here.
+pub(super) fn company(presence: &RoomPresence) -> Company {
+    let people = presence.people.iter();
+    Company {
+        here: presence.counts.here(),
+        members: presence.members,
+        people: people.map(|(user, view)| person(user, view)).collect(),
     }
 }
 
@@ -126,6 +136,7 @@ pub(super) fn chat(me: &UserId, peer: &UserId, state: &SessionState) -> Option<C
         leader: None,
         term: None,
         roster: None,
+        company: None,
         requests: None,
         offer: None,
         unread: None,
@@ -148,7 +159,11 @@ pub(super) fn passing(before: &str, how: Passing) -> String {
 }
 
 /// A group in the list of chats.
-pub(super) fn group(view: &GroupView, offer: Option<&UserId>) -> Chat {
+pub(super) fn group(
+    view: &GroupView,
+    offer: Option<&UserId>,
+    company: Option<&RoomPresence>,
+) -> Chat {
     let (state, why) = match view.mine {
         Membership::Asking => ("asking", ""),
         Membership::Leaving => ("leaving", ""),
@@ -182,6 +197,7 @@ pub(super) fn group(view: &GroupView, offer: Option<&UserId>) -> Chat {
             .map(|leader| leader.as_str().to_owned()),
         term: view.leader.is_some().then_some(view.round),
         roster: Some(roster),
+        company: company.map(self::company),
         requests: Some(requests.collect()),
         offer: offer.map(|user| user.as_str().to_owned()),
         unread: None,
