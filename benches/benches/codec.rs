@@ -38,6 +38,7 @@ fn data() -> Body {
         prev_roster: 0,
         roster: 0,
         attempt: 1,
+        push: false,
         prior: None,
         wedged: false,
         first: delivery::Message {

@@ -196,6 +196,7 @@ impl Busy {
             prev_roster: 0,
             roster: 0,
             attempt: 1,
+            push: false,
             prior: None,
             wedged: false,
             first: delivery::Message {

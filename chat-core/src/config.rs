@@ -97,7 +97,7 @@ pub enum WedgePolicy {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeliveryConfig {
-    /// Messages in flight per stream; at most 64, the width of the selective acknowledgement.
+    /// Messages in flight per stream; at most 128, the width of the selective acknowledgement.
     pub window: u16,
     /// First retransmit wait before a round trip was measured. Default 1 s.
     pub rto_first: Duration,
@@ -247,7 +247,7 @@ impl Default for PresenceConfig {
 impl Default for DeliveryConfig {
     fn default() -> Self {
         Self {
-            window: 64,
+            window: 128,
             rto_first: SECOND,
             rto_max: 60 * SECOND,
             ack_delay: Duration::from_millis(200),
@@ -411,11 +411,11 @@ impl Config {
         if let Some((field, _)) = counts.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::Zero { field });
         }
-        if self.delivery.window > 64 {
+        if self.delivery.window > 128 {
             return Err(ConfigError::TooLarge {
                 field: "delivery.window",
                 value: u64::from(self.delivery.window),
-                max: 64,
+                max: 128,
             });
         }
         let ordered = [
@@ -487,7 +487,7 @@ mod tests {
             })
         );
         let mut config = Config::default();
-        config.delivery.window = 65;
+        config.delivery.window = 129;
         assert!(matches!(
             config.validate(),
             Err(ConfigError::TooLarge { .. })

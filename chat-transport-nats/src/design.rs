@@ -39,7 +39,8 @@
 //!   hands it out beside the messages. Behind every batch of plain publishes and subscriptions goes
 //!   an empty message to our own inbox, and a subscription that the server must call invalid: its
 //!   `Invalid Subject` comes after every complaint about what was sent before. Hence `Refused`, and
-//!   `granted: false`.
+//!   `granted: false`. Permissions hold for a connection, so ephemeral frames ask once per channel;
+//!   from then on they are accepted as soon as the client library has them.
 //! - A timed-out acknowledgement is *unknown*, never *failed*: it ends the connection, and the core
 //!   repeats under the same id. The server drops a duplicate of the same attempt for two minutes.
 //! - "Acknowledged" means: in the page cache of the server. That survives `kill -9`, not always a

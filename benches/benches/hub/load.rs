@@ -323,9 +323,9 @@ impl Room {
         while self.dialect != Dialect::Plain && self.answered < end {
             let message = timeout(DEADLINE, next(&mut self.publisher)).await;
             for op in Frames::from_hub(&message.expect("every message is answered")) {
-                if let HubOp::Sent { outcome, .. } = op.expect("ours") {
+                if let HubOp::Sent { count, outcome, .. } = op.expect("ours") {
                     assert_eq!(outcome, WireOutcome::Accepted);
-                    self.answered += 1;
+                    self.answered += u64::from(count);
                 }
             }
         }

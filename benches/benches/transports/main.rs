@@ -129,16 +129,14 @@ fn main() {
         return peers::serve(server, connections.parse().expect("a number"));
     }
     let plan = if benches::measuring() { FULL } else { TRIAL };
-    // `cargo bench --bench transports -- mqtt` measures one of them.
-    let chosen = |row: &&Row| {
-        let mut named = args[1..]
-            .iter()
-            .filter(|arg| !arg.starts_with('-'))
-            .peekable();
-        named.peek().is_none() || named.any(|arg| row.name.contains(arg.as_str()))
-    };
-    for row in ROWS.iter().filter(chosen) {
-        for subscribers in plan.subscribers {
+    // `cargo bench --bench transports -- mosquitto 50` measures one of them, to 50.
+    let words = args[1..].iter().filter(|arg| !arg.starts_with('-'));
+    let (sizes, names): (Vec<_>, Vec<_>) = words.partition(|arg| arg.parse::<usize>().is_ok());
+    let named =
+        |row: &&Row| names.is_empty() || names.iter().any(|arg| row.name.contains(arg.as_str()));
+    let sized = |subscribers: &usize| sizes.is_empty() || sizes.contains(&&subscribers.to_string());
+    for row in ROWS.iter().filter(named) {
+        for subscribers in plan.subscribers.into_iter().filter(sized) {
             // A runtime of its own: dropping it ends every client.
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

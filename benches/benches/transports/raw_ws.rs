@@ -159,9 +159,9 @@ pub(crate) async fn acknowledged(address: SocketAddr, subscribers: usize) -> Ope
         while let Some(message) = source.next().await {
             let message = message.expect("open").into_data();
             for op in Frames::from_hub(&message) {
-                if let HubOp::Sent { outcome, .. } = op.expect("ours") {
+                if let HubOp::Sent { count, outcome, .. } = op.expect("ours") {
                     assert_eq!(outcome, WireOutcome::Accepted);
-                    confirmed.confirm();
+                    (0..count).for_each(|_| confirmed.confirm());
                 }
             }
         }

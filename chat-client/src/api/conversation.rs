@@ -3,10 +3,9 @@
 use chat_core::content::Content;
 use chat_core::delivery::{Ack, SortKey, Unsendable};
 use chat_core::id::{ConvId, MessageId, TxnId};
-use tokio::sync::watch;
 
 use super::{Client, ClientError, Failed, SendError, TimelineBuilder};
-use crate::driver::Progress;
+use crate::driver::{Follower, Progress};
 
 /// A conversation: of two ([`Chat`](super::Chat)) or a group ([`Room`](super::Room)).
 #[derive(Clone, Debug)]
@@ -165,7 +164,7 @@ impl Conversation {
 pub struct Sent {
     client: Client,
     id: MessageId,
-    progress: watch::Receiver<Progress>,
+    progress: Follower,
 }
 
 impl Sent {
@@ -176,7 +175,7 @@ impl Sent {
 
     /// How far it got, as known now.
     pub fn ack(&self) -> Ack {
-        self.progress.borrow().ack
+        self.progress.progress().ack
     }
 
     /// Waits until it got as far as `ack`. `Displayed` may never come: people may not share what
@@ -188,11 +187,8 @@ impl Sent {
     /// # Cancel safety
     /// Safe.
     pub async fn until(&self, ack: Ack) -> Result<(), Failed> {
-        let mut progress = self.progress.clone();
-        let reached = progress
-            .wait_for(|progress| progress.failed.is_some() || progress.ack >= ack)
-            .await;
-        let Ok(reached) = reached else {
+        let done = move |it: &Progress| it.failed.is_some() || it.ack >= ack;
+        let Some(reached) = self.progress.until(done).await else {
             return Err(self.client.fate().into());
         };
         match &reached.failed {

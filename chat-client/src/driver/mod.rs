@@ -15,6 +15,7 @@
 mod leases;
 mod pipeline;
 mod told;
+mod track;
 mod wire;
 
 use core::future::{Future, poll_fn};
@@ -39,12 +40,13 @@ use crate::clock::Clock;
 use crate::store::Store;
 use crate::transport::{Connector, Inbound, SendOutcome};
 
-pub(crate) use told::{Board, FEED, Feed, JoinEnd, Progress, Told};
+pub(crate) use told::{Board, FEED, Feed, JoinEnd, Told};
+pub(crate) use track::{Follower, Progress};
 
 /// Turns of the loop before the task yields.
 const MAX_TURNS: u32 = 16;
 /// Commands, and deliveries, per turn.
-const MAX_BATCH: u32 = 32;
+const MAX_BATCH: u32 = 64;
 /// Events that wait for rows; beyond it nothing is received until the store has caught up.
 const MAX_EVENTS: usize = 4_096;
 /// How long a client whose last handle was dropped takes to leave.

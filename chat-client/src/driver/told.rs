@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chat_core::Event;
-use chat_core::delivery::{Ack, DeliveryEvent, FailReason, SortKey};
+use chat_core::delivery::{Ack, DeliveryEvent, SortKey};
 use chat_core::group::GroupEvent;
 use chat_core::id::{ConvId, GroupId, MessageId, Seq, UserId};
 use chat_core::link::LinkState;
 use chat_core::session::{CloseReason, SessionEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::track::{Follower, Track};
 use crate::slot::Slot;
 
 /// Events that wait in one stream; and for the first stream before there is one, beside messages.
@@ -52,13 +53,6 @@ pub(crate) struct Feed {
     pub(crate) lagged: Arc<AtomicBool>,
 }
 
-/// How far a message of ours got.
-#[derive(Clone, Debug)]
-pub(crate) struct Progress {
-    pub(crate) ack: Ack,
-    pub(crate) failed: Option<FailReason>,
-}
-
 /// How a join request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JoinEnd {
@@ -79,6 +73,16 @@ struct Stream {
     missed: u64,
 }
 
+impl Stream {
+    fn take(&mut self, event: Event) {
+        if self.full && can_be_missed(&event) {
+            self.missed += 1;
+        } else {
+            self.held.push_back(event);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Feeding {
     places: mpsc::Sender<SortKey>,
@@ -95,7 +99,7 @@ pub(crate) struct Board {
     early_missed: u64,
     opened: bool,
     feeds: BTreeMap<ConvId, Vec<Feeding>>,
-    progress: BTreeMap<MessageId, watch::Sender<Progress>>,
+    progress: BTreeMap<MessageId, Track>,
     progress_order: VecDeque<MessageId>,
     chats: BTreeMap<UserId, Vec<ChatWaiter>>,
     joins: BTreeMap<GroupId, Vec<JoinWaiter>>,
@@ -146,18 +150,16 @@ impl Board {
     }
 
     /// Follows a message of ours.
-    pub(crate) fn follow(&mut self, id: MessageId) -> watch::Receiver<Progress> {
+    pub(crate) fn follow(&mut self, id: MessageId) -> Follower {
         if let Some(progress) = self.progress.get(&id) {
-            return progress.subscribe();
+            return progress.follow();
         }
         self.forget_progress();
-        let (sender, receiver) = watch::channel(Progress {
-            ack: Ack::Queued,
-            failed: None,
-        });
-        self.progress.insert(id, sender);
+        let track = Track::new();
+        let follower = track.follow();
+        self.progress.insert(id, track);
         self.progress_order.push_back(id);
-        receiver
+        follower
     }
 
     /// Makes room for one more. A message that somebody follows is passed over: those are bounded
@@ -168,7 +170,7 @@ impl Board {
             let Some(oldest) = self.progress_order.pop_front() else {
                 return;
             };
-            let followed = self.progress.get(&oldest).is_some_and(|it| !it.is_closed());
+            let followed = self.progress.get(&oldest).is_some_and(Track::is_followed);
             if followed {
                 self.progress_order.push_back(oldest);
                 passed += 1;
@@ -207,13 +209,13 @@ impl Board {
             self.keep_early(event);
             return;
         }
-        for stream in &mut self.streams {
-            if stream.full && can_be_missed(&event) {
-                stream.missed += 1;
-            } else {
-                stream.held.push_back(event.clone());
-            }
+        let Some((last, others)) = self.streams.split_last_mut() else {
+            return;
+        };
+        for stream in others {
+            stream.take(event.clone());
         }
+        last.take(event);
     }
 
     fn keep_early(&mut self, event: Event) {
@@ -330,7 +332,7 @@ impl Board {
             DeliveryEvent::Progress { id, ack } => self.progressed(id, *ack),
             DeliveryEvent::Failed { id, why } => {
                 if let Some(progress) = self.progress.get(id) {
-                    progress.send_modify(|progress| progress.failed = Some(why.clone()));
+                    progress.failed(why.clone());
                 }
             }
             _ => {}
@@ -345,13 +347,7 @@ impl Board {
         };
         let first = MessageId { seq: first, ..*id };
         for (_, progress) in self.progress.range(first..=*id) {
-            progress.send_if_modified(|progress| {
-                let further = progress.failed.is_none() && progress.ack < ack;
-                if further {
-                    progress.ack = ack;
-                }
-                further
-            });
+            progress.reached(ack);
         }
     }
 

@@ -7,6 +7,7 @@
 
 use core::fmt;
 use core::ops::Bound;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -227,21 +228,26 @@ fn write_jobs(database: &Database, mut jobs: mpsc::Receiver<Job>) {
 }
 
 fn write(database: &Database, ops: impl Iterator<Item = RowOp>) -> Result<(), ::redb::Error> {
+    // In one transaction only the last word on a key counts, and neighbours are cheap together.
+    let mut last: BTreeMap<Vec<u8>, Option<Bytes>> = BTreeMap::new();
+    for op in ops {
+        let (table, key, value) = match op {
+            RowOp::Put { table, key, value } => (table, key, Some(value)),
+            RowOp::Delete { table, key } => (table, key, None),
+        };
+        let mut full = Vec::with_capacity(1 + key.len());
+        full.push(table as u8);
+        full.extend_from_slice(&key);
+        last.insert(full, value);
+    }
     let mut write = database.begin_write()?;
     write.set_durability(Durability::Immediate)?;
     {
         let mut table = write.open_table(ROWS)?;
-        let mut full = Vec::new();
-        for op in ops {
-            let (code, key) = match &op {
-                RowOp::Put { table, key, .. } | RowOp::Delete { table, key } => (*table, key),
-            };
-            full.clear();
-            full.push(code as u8);
-            full.extend_from_slice(key);
-            match &op {
-                RowOp::Put { value, .. } => table.insert(full.as_slice(), value.as_ref())?,
-                RowOp::Delete { .. } => table.remove(full.as_slice())?,
+        for (key, value) in last {
+            match value {
+                Some(value) => table.insert(key.as_slice(), value.as_ref())?,
+                None => table.remove(key.as_slice())?,
             };
         }
     }

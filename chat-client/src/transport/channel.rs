@@ -153,6 +153,18 @@ impl InboundHalf {
         self.queue.send(Ok(item)).await.map_err(|_| Dropped)
     }
 
+    /// Hands one up if there is room, else gives it back.
+    ///
+    /// # Errors
+    /// [`Dropped`]: end the connection.
+    pub fn try_send_inbound(&self, item: Inbound) -> Result<Option<Inbound>, Dropped> {
+        match self.queue.try_send(Ok(item)) {
+            Err(mpsc::error::TrySendError::Full(Ok(item))) => Ok(Some(item)),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Dropped),
+            _ => Ok(None),
+        }
+    }
+
     /// Hands one up if there is room, else drops it and counts that: for ephemeral frames, which
     /// must not hold up the others.
     ///
@@ -239,6 +251,8 @@ mod tests {
         io.inbound.send_inbound(UP).await.unwrap();
         assert_eq!(io.inbound.offer(Inbound::CaughtUp), Ok(false));
         assert_eq!(transport.dropped(), 1);
+        let back = io.inbound.try_send_inbound(Inbound::CaughtUp);
+        assert_eq!(back, Ok(Some(Inbound::CaughtUp)));
         assert_eq!(poll_fn(|cx| transport.poll_recv(cx)).await, Ok(UP));
         drop(transport);
         assert_eq!(io.inbound.offer(Inbound::CaughtUp), Err(Dropped));

@@ -4,7 +4,8 @@
 //! Guarantees: an acknowledgement leaves only when what it acknowledges is durable (ID3); it is
 //! cumulative with a bitmap and always names the epoch. One frame carries up to 32 streams of one
 //! sender, after `ack_delay` in 1:1 and a random part of `group_ack_delay` in groups, and earlier
-//! when half of the sender's window is owed an answer: the delay bounds no rate. A duplicate is
+//! when half of the largest window is owed an answer, or a 1:1 sender has nothing more to send until
+//! it hears: the delay bounds no rate, and no burst waits for it at its end. A duplicate is
 //! answered at once, but no stream more often than once per `ack_delay`.
 //!
 //! News is acknowledged with class `Durable`, because its sender may be away for long and would
@@ -29,8 +30,9 @@ use crate::wire::{Body, BoundedVec};
 const MAX_STREAMS: usize = 32;
 /// So many messages of one stream are acknowledged without further delay.
 const SOON: u64 = WINDOW / 2;
-/// A large group does not answer all at once, also then: this per member, at most `ack_delay`.
-const SPREAD: core::time::Duration = core::time::Duration::from_millis(1);
+/// A large group does not answer all at once, also then: this per member, at most `ack_delay`. It
+/// is a few times what an acknowledgement costs who receives it.
+const SPREAD: core::time::Duration = core::time::Duration::from_micros(250);
 /// How long after a rollback the next one is not believed: a forger must not make us renumber
 /// for ever.
 const ROLLBACK_PAUSE: core::time::Duration = core::time::Duration::from_secs(60);
@@ -40,7 +42,8 @@ const MAX_EPOCH_AHEAD: u64 = 1 << 40;
 
 impl Delivery {
     /// News of a stream: acknowledged after a delay, together with others of the same sender.
-    pub(super) fn ack_later(&mut self, at: StreamAt, now: Now) {
+    /// `push`: the sender waits for it.
+    pub(super) fn ack_later(&mut self, at: StreamAt, push: bool, now: Now) {
         let stream = &mut self.streams[at];
         stream.owed += 1;
         let soon = stream.owed >= SOON;
@@ -52,6 +55,7 @@ impl Delivery {
                 self.rng.jitter(SPREAD.saturating_mul(members).min(least))
             }
             (true, false) => core::time::Duration::ZERO,
+            (false, false) if push => core::time::Duration::ZERO,
             (false, true) => least + self.rng.jitter(most.saturating_sub(least)),
             (false, false) => least,
         };
@@ -128,7 +132,7 @@ impl Delivery {
             epoch: stream.epoch.0,
             contig: stream.contig,
             bitmap: stream.bitmap(),
-            window: u16::try_from(window).expect("the window is at most 64"),
+            window: u16::try_from(window).expect("the window is at most 128"),
             read: if share_read { stream.read } else { 0 },
             refused: BoundedVec::take_from(stream.refused.iter().copied()),
         })
@@ -170,7 +174,7 @@ impl Delivery {
         }
         let highest = ack.contig.saturating_add(match ack.bitmap {
             0 => 0,
-            bits => 65 - u64::from(bits.leading_zeros()),
+            bits => WINDOW + 1 - u64::from(bits.leading_zeros()),
         });
         let life = it.out.lives.get(&epoch);
         let unsent = epoch > self.epoch || life.is_some_and(|life| highest >= life.next);

@@ -15,7 +15,7 @@ use crate::time::{Timestamp, UnixMillis};
 use crate::wire::delivery::{OpenStream, Refusal};
 
 /// How far above `contig` a message may lie: the width of the selective acknowledgement.
-pub(super) const WINDOW: u64 = 64;
+pub(super) const WINDOW: u64 = 128;
 /// Refusals that are remembered until their sender has moved past them.
 pub(super) const MAX_REFUSED: usize = 16;
 /// Unread messages per stream whose places are known; beyond it receipts get coarser.
@@ -269,7 +269,7 @@ impl Stream {
     }
 
     /// The acknowledged numbers above `contig`.
-    pub(super) fn bitmap(&self) -> u64 {
+    pub(super) fn bitmap(&self) -> u128 {
         let first = self.contig + 2;
         self.held
             .keys()

@@ -396,7 +396,7 @@ impl Delivery {
             if stream.mark_read(|hlc, seq| sort(hlc, seq) <= up_to) {
                 self.put_stream(at);
                 if self.config.share_read {
-                    self.ack_later(at, now);
+                    self.ack_later(at, false, now);
                 }
             }
         }
@@ -440,7 +440,7 @@ impl Delivery {
                 self.starved.insert(at);
             } else {
                 mark("delivery-window-reopened");
-                self.ack_later(at, now);
+                self.ack_later(at, false, now);
             }
         }
     }

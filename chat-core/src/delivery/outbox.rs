@@ -79,7 +79,7 @@ pub(super) struct Peer {
     /// The epoch that it is being sent: of those before it misses nothing.
     pub(super) epoch: Epoch,
     contig: u64,
-    bits: u64,
+    bits: u128,
     window: u64,
     /// What its user has seen.
     read: At,
@@ -87,7 +87,13 @@ pub(super) struct Peer {
     lags: bool,
 }
 
-fn covers(contig: u64, bits: u64, seq: u64) -> bool {
+/// What `bits` above `contig` say, as bits above `to`, which is not below it.
+fn above(contig: u64, bits: u128, to: u64) -> u128 {
+    let step = u32::try_from(to - contig).unwrap_or(u32::MAX);
+    bits.checked_shr(step).unwrap_or(0)
+}
+
+fn covers(contig: u64, bits: u128, seq: u64) -> bool {
     seq <= contig
         || seq
             .checked_sub(contig.saturating_add(2))
@@ -400,7 +406,7 @@ impl Outbox {
         let used = self.lives.get(&epoch).map_or(0, |life| life.next - 1);
         let (mut contig, bits) = (ack.contig.min(used), ack.bitmap);
         if planted("delivery-ack-max") && bits != 0 {
-            contig += 65 - u64::from(bits.leading_zeros());
+            contig += WINDOW + 1 - u64::from(bits.leading_zeros());
         }
         let has = |seq| covers(contig, bits, seq);
         let top = contig.saturating_add(WINDOW + 1);
@@ -410,10 +416,12 @@ impl Outbox {
             .map(|((_, seq), _)| *seq)
             .filter(|seq| peer.misses((epoch, *seq)) && has(*seq))
             .collect();
+        let only_device = !self.has_user(&who.0);
         for seq in missed {
-            let first = !self
-                .of_user(&who.0)
-                .any(|other| other.from <= (epoch, seq) && !other.misses((epoch, seq)));
+            let first = only_device
+                || !self
+                    .of_user(&who.0)
+                    .any(|other| other.from <= (epoch, seq) && !other.misses((epoch, seq)));
             let entry = self
                 .entries
                 .get_mut(&(epoch, seq))
@@ -440,10 +448,7 @@ impl Outbox {
         while peer.contig < used && known(peer.contig + 1) {
             peer.contig += 1;
         }
-        let first = peer.contig.saturating_add(2);
-        peer.bits = (0..WINDOW)
-            .filter(|bit| known(first.saturating_add(*bit)))
-            .fold(0, |bits, bit| bits | 1 << bit);
+        peer.bits = above(contig, bits, peer.contig) | above(old_contig, old_bits, peer.contig);
         let read = ack.read.min(contig);
         if read > 0 && (epoch, read) > peer.read {
             peer.read = (epoch, read);
@@ -469,7 +474,7 @@ impl Outbox {
                 epoch: epoch.0,
                 contig: self.lives.get(&epoch).map_or(0, |life| life.next - 1),
                 bitmap: 0,
-                window: u16::try_from(WINDOW).expect("the window is 64"),
+                window: u16::try_from(WINDOW).expect("the window is 128"),
                 read: 0,
                 refused: BoundedVec::default(),
             };

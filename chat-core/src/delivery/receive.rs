@@ -58,7 +58,7 @@ impl Delivery {
         {
             mark("delivery-older-epoch-first");
             if self.put_moved(at, (before, stood), steps, now) {
-                self.ack_later(at, now);
+                self.ack_later(at, false, now);
             }
             return;
         }
@@ -112,7 +112,7 @@ impl Delivery {
         self.await_held(at, now);
         if news {
             self.streams[at].owed += fresh.count().saturating_sub(1) as u64;
-            self.ack_later(at, now);
+            self.ack_later(at, data.push, now);
         } else if again {
             self.ack_again(at, now);
         }
@@ -493,7 +493,7 @@ impl Delivery {
         }
         self.await_held(at, now);
         if top.is_some() {
-            self.ack_later(at, now);
+            self.ack_later(at, false, now);
         }
     }
 
@@ -582,7 +582,7 @@ struct Fresh {
     epoch: Epoch,
     first: u64,
     /// Bit `i` set: `first + i` arrived.
-    bits: u64,
+    bits: u128,
 }
 
 impl Fresh {

@@ -269,6 +269,7 @@ impl Delivery {
                 prev_roster: entry.prev_roster,
                 roster: entry.roster,
                 attempt,
+                push: false,
                 prior: prior.clone(),
                 wedged,
                 first: message,
@@ -289,6 +290,8 @@ impl Delivery {
         };
         let sent = 1 + others.len();
         data.more = BoundedVec::take_from(others);
+        let fits = (first.0, it.out.limit(first.0));
+        data.push = first > fits || it.out.unsent.range(first..=fits).next().is_none();
         let mut frame = Outgoing::durable(route.channel.clone(), data).with_ttl(longest);
         frame.carries = Some(carried);
         self.effects.send(frame);

@@ -47,7 +47,7 @@ impl Outbox {
         let Some((first, _)) = oldest.filter(|(at, _)| self.wedged.contains_key(*at)) else {
             return false;
         };
-        let within_reach = usize::try_from(WINDOW).expect("the window is 64");
+        let within_reach = usize::try_from(WINDOW).expect("the window is 128");
         let mut after = self.entries.range(first..).take(within_reach + 1);
         !after.any(|(at, entry)| entry.aside && !self.wedged.contains_key(at))
     }

@@ -20,7 +20,7 @@ pub struct Dep {
 }
 
 /// Messages in one [`Data`] frame.
-pub const MAX_BATCH: usize = 32;
+pub const MAX_BATCH: usize = 64;
 
 /// One message in a [`Data`] frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ pub struct Data {
     /// Which copy of the first message this is; grows with each (Q7, Q8) and starts higher in each
     /// process life.
     pub attempt: u32,
+    /// Nothing follows until the sender hears from a receiver, or has something new: in 1:1 it is
+    /// to be acknowledged at once.
+    pub push: bool,
     /// The latest older epoch that is still owed to somebody. A receiver that misses something
     /// of it passes over this frame without a word: what it misses comes first (ID2).
     pub prior: Option<Box<OpenStream>>,
@@ -109,7 +112,7 @@ pub struct StreamAck {
     /// Everything up to here is durable.
     pub contig: u64,
     /// Bit `i` set: `contig + 2 + i` is durable too (`contig + 1` is by definition missing).
-    pub bitmap: u64,
+    pub bitmap: u128,
     /// How many more messages beyond `contig` the receiver takes.
     pub window: u16,
     /// Everything up to here was displayed to the user, 0 when that is not told.

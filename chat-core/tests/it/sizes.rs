@@ -42,6 +42,7 @@ fn frames_have_the_published_sizes() {
         prev_roster: 0,
         roster: 0,
         attempt: 1,
+        push: false,
         prior: None,
         wedged: false,
         first: message(1_000),
@@ -59,7 +60,7 @@ fn frames_have_the_published_sizes() {
             epoch: EPOCH,
             contig: 1_000,
             bitmap: 0,
-            window: 64,
+            window: 128,
             read: 1_000,
             refused: BoundedVec::default(),
         }]),
@@ -80,7 +81,7 @@ fn frames_have_the_published_sizes() {
     };
     let sizes = [
         ("a text of 64 bytes", size(&conv, data)),
-        ("32 texts of 64 bytes in one frame", size(&conv, batch)),
+        ("64 texts of 64 bytes in one frame", size(&conv, batch)),
         (
             "an acknowledgement of one stream",
             size(&Channel::Inbox(user("bob")), ack),

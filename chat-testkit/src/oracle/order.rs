@@ -12,7 +12,7 @@ use chat_core::id::{ConvId, MessageId};
 use super::{At, Seen, Verdict, View, Violation};
 
 /// What a receiver may hold back of one sender (reliability 2.3, the window).
-const WINDOW: usize = 64;
+const WINDOW: usize = 128;
 /// What it may remember of one sender beside that, in bytes: places, refusals, a name.
 const MAX_STATE: usize = 4_096;
 /// A row of a stream's state is named by conversation and device, one of a held message also by

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use chat_client::transport::{Inbound, InboundHalf, IoSide, OutboundHalf, TransportError};
 use chat_core::channel::Channel;
 use chat_core::link::DownReason;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{
     AbortHandle, Abortable, BoxStream, FuturesUnordered, SelectAll, StreamExt as _, abortable,
@@ -37,6 +38,8 @@ use crate::subject::Bucket;
 pub(crate) const MAX_LANES: usize = 8_192;
 /// What waits for the client before nothing more is read.
 const MAX_UP: usize = 256;
+/// Messages of one subscription, or answers, that are looked at together.
+const CHUNK: usize = 64;
 /// An orderly end that takes longer is cut short.
 const CLOSE: Duration = Duration::from_millis(1_500);
 /// What the server said before it closed is awaited this long.
@@ -146,7 +149,7 @@ struct Run {
     kept_bytes: usize,
     /// Lanes whose `Subscribed` is owed.
     ungranted: BTreeSet<u64>,
-    messages: SelectAll<Abortable<BoxStream<'static, (Source, Message)>>>,
+    messages: SelectAll<Abortable<BoxStream<'static, (Source, Vec<Message>)>>>,
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     /// With JetStream.
     keep: Option<keep::Keep>,
@@ -252,8 +255,7 @@ impl Run {
             max_frame: self.max_frame,
         });
         let Some(log) = log else { return };
-        let messages = log.session.map(|message| (Source::Session, message));
-        self.listen(messages.boxed());
+        self.listen(Source::Session, log.session);
         self.keep = Some(keep::Keep::new(keep::Session {
             identity: log.identity,
             bucket: log.bucket,
@@ -268,8 +270,9 @@ impl Run {
         self.reading.marker_due = resumed;
     }
 
-    fn listen(&mut self, messages: BoxStream<'static, (Source, Message)>) -> AbortHandle {
-        let (messages, stop) = abortable(messages);
+    fn listen(&mut self, source: Source, messages: Subscriber) -> AbortHandle {
+        let messages = messages.ready_chunks(CHUNK);
+        let (messages, stop) = abortable(messages.map(move |some| (source, some)).boxed());
         self.messages.push(messages);
         stop
     }
@@ -281,6 +284,7 @@ impl Run {
         incidents: &mut Incidents,
         outbound: &mut OutboundHalf,
     ) -> Result<(), End> {
+        self.hand_up()?;
         let room = self.up.len() < MAX_UP;
         let may_send = room && self.sending.has_room();
         let next = self.up.front().cloned();
@@ -296,6 +300,10 @@ impl Run {
             answer = answers.next() => {
                 let answer = answer.ok_or_else(lost)?;
                 self.handle_answer(&answer)?;
+                for _ in 1..CHUNK {
+                    let Some(Some(answer)) = answers.next().now_or_never() else { break };
+                    self.handle_answer(&answer)?;
+                }
             }
             Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.handle_done(done)?,
             item = outbound.recv_outbound(), if may_send => {
@@ -308,14 +316,26 @@ impl Run {
                     self.handle_outbound(item).await?;
                 }
             }
-            Some((source, message)) = self.messages.next(), if room && !self.messages.is_empty() => {
-                self.handle_message(source, message)?;
+            Some((source, some)) = self.messages.next(), if room && !self.messages.is_empty() => {
+                self.handle_messages(source, some)?;
             }
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                 self.handle_deadline()?;
             }
         }
         self.follow_up().await
+    }
+
+    /// Gives the client what it has room for.
+    fn hand_up(&mut self) -> Result<(), End> {
+        while let Some(item) = self.up.pop_front() {
+            let full = self.inbound.try_send_inbound(item);
+            if let Some(item) = full.map_err(|_| End::Dropped)? {
+                self.up.push_front(item);
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn follow_up(&mut self) -> Result<(), End> {
@@ -346,8 +366,8 @@ impl Run {
                         self.handle_done(done)?;
                     }
                     // Not acknowledged, so it comes again: but a new cursor must stand before it.
-                    Some((source, message)) = self.messages.next(), if !self.messages.is_empty() => {
-                        self.handle_message(source, message)?;
+                    Some((source, some)) = self.messages.next(), if !self.messages.is_empty() => {
+                        self.handle_messages(source, some)?;
                     }
                 }
                 self.send_barrier().await?;

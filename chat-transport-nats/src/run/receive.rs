@@ -8,7 +8,6 @@ use bytes::Bytes;
 use chat_client::transport::{Handle, Inbound, TransportError};
 use chat_core::channel::Channel;
 use chat_core::link::DownReason;
-use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
 use super::{Done, End, MAX_LANES, MAX_UP, Open, Run, Source, lost, other};
@@ -103,8 +102,7 @@ impl Run {
     fn open(&mut self, lane: Lane, subscriber: Subscriber, confirmed: bool) -> u64 {
         let number = self.next_lane;
         self.next_lane += 1;
-        let messages = subscriber.map(move |message| (Source::Lane(number), message));
-        let stop = self.listen(messages.boxed());
+        let stop = self.listen(Source::Lane(number), subscriber);
         self.by_path.insert(lane.path.clone(), number);
         self.kept_bytes += Record::size_of(&lane.channel);
         let open = Open {
@@ -194,7 +192,16 @@ impl Run {
         }
     }
 
-    pub(super) fn handle_message(&mut self, source: Source, message: Message) -> Result<(), End> {
+    pub(super) fn handle_messages(
+        &mut self,
+        source: Source,
+        some: Vec<Message>,
+    ) -> Result<(), End> {
+        some.into_iter()
+            .try_for_each(|message| self.handle_message(source, message))
+    }
+
+    fn handle_message(&mut self, source: Source, message: Message) -> Result<(), End> {
         let number = match source {
             Source::Lane(number) => number,
             Source::Session => return self.handle_session(&message),

@@ -4,10 +4,19 @@
 //! even that it was denied, so a barrier follows it: an empty message to our own inbox, which the
 //! server returns once it has done everything before it. Complaints take another way through the
 //! client library, so a [mark](events::mark) that takes that way goes with the barrier.
+//!
+//! What an account may publish to holds for the connection. So the barrier is for the first
+//! ephemeral frames to a subject: once it is back without a complaint, those that follow count as
+//! accepted when the client library has them, which is all that core NATS can promise. A complaint
+//! all the same, after a change of the permissions, ends that, and the next frame has a barrier.
 
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::Poll;
+use core::time::Duration;
 use std::collections::BTreeMap;
 
-use async_nats::{HeaderMap, Message, PublishErrorKind, StatusCode};
+use async_nats::{HeaderMap, Message, PublishError, PublishErrorKind, StatusCode, Subject};
 use bytes::Bytes;
 use chat_client::transport::{Inbound, Outbound, SendOutcome, Token, TransportError};
 use chat_core::channel::{Channel, Class};
@@ -22,9 +31,17 @@ use crate::subject::{hex, path};
 /// Frames whose fate is not known yet. Each may have an answer in the queue of our inbox.
 const WINDOW: usize = SUBSCRIPTION / 2;
 
+/// Channels that are known to take ephemeral frames; at the bound all are asked for again.
+const MAX_OPEN: usize = 1_024;
+
 /// What a barrier confirms.
 enum Behind {
-    Frame(Token, String),
+    Frame {
+        token: Token,
+        subject: Subject,
+        /// For an ephemeral frame: the channel that takes them, once this is confirmed.
+        opens: Option<Channel>,
+    },
     Lane(u64),
 }
 
@@ -52,6 +69,8 @@ pub(super) struct Sending {
     /// Sent since the last barrier.
     loose: Vec<Behind>,
     barrier: Option<Barrier>,
+    /// Channels where the server did not deny an ephemeral frame, and their subjects.
+    open: BTreeMap<Channel, Subject>,
 }
 
 impl Sending {
@@ -84,10 +103,28 @@ impl Sending {
         waiting || barrier
     }
 
+    /// The server took an ephemeral frame to `subject`.
+    fn opened(&mut self, channel: Channel, subject: Subject) {
+        if self.open.len() == MAX_OPEN {
+            self.open.clear();
+        }
+        self.open.insert(channel, subject);
+    }
+
     /// The server has heard of the subscription of this lane when the next barrier is back.
     pub(super) fn confirm_lane(&mut self, lane: u64) {
         self.loose.push(Behind::Lane(lane));
     }
+}
+
+/// What the client library does by `deadline`. It mostly does it at once, without a timer.
+async fn within<F: Future>(deadline: Duration, work: F) -> Result<F::Output, End> {
+    let mut work = pin!(work);
+    if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        return Ok(done);
+    }
+    let done = timeout(deadline, work).await;
+    done.map_err(|_| other("the server takes nothing any more"))
 }
 
 impl Run {
@@ -111,9 +148,20 @@ impl Run {
                     self.sent(token, SendOutcome::too_large(words));
                     return Ok(());
                 }
+                let kept = last_value && matches!(channel, Channel::Presence(_));
+                if class == Class::Ephemeral
+                    && !kept
+                    && let Some(subject) = self.sending.open.get(&channel)
+                {
+                    let publish = self.client.publish(subject.clone(), bytes);
+                    let result = within(self.config.deadline, publish).await?;
+                    if self.taken(token, result)? {
+                        self.sent(token, SendOutcome::Accepted);
+                    }
+                    return Ok(());
+                }
                 let path = path(&channel);
                 let subjects = &self.config.subjects;
-                let kept = last_value && matches!(channel, Channel::Presence(_));
                 let subject = match class {
                     _ if self.keep.is_none() => None,
                     _ if kept => Some(subjects.last().key(&path)),
@@ -122,7 +170,11 @@ impl Run {
                 };
                 match subject {
                     Some(subject) => self.store(token, subject, dedup, bytes, &path).await,
-                    None => self.pass_on(token, subjects.now(&path), bytes).await,
+                    None => {
+                        let subject = Subject::from(subjects.now(&path));
+                        let opens = (class == Class::Ephemeral && !kept).then_some(channel);
+                        self.pass_on(token, subject, opens, bytes).await
+                    }
                 }
             }
             Outbound::Subscribe(channel) => self.subscribe(channel).await,
@@ -157,7 +209,7 @@ impl Run {
         let reply = format!("{}.{number}", self.inbox);
         let publish =
             (self.client).publish_with_reply_and_headers(subject.clone(), reply, headers, bytes);
-        let result = timeout(self.config.deadline, publish).await;
+        let result = within(self.config.deadline, publish).await?;
         if !self.taken(token, result)? {
             return Ok(());
         }
@@ -171,25 +223,30 @@ impl Run {
     }
 
     /// To whoever listens now; the next barrier tells that it went.
-    async fn pass_on(&mut self, token: Token, subject: String, bytes: Bytes) -> Result<(), End> {
+    async fn pass_on(
+        &mut self,
+        token: Token,
+        subject: Subject,
+        opens: Option<Channel>,
+        bytes: Bytes,
+    ) -> Result<(), End> {
         let publish = self.client.publish(subject.clone(), bytes);
-        let result = timeout(self.config.deadline, publish).await;
+        let result = within(self.config.deadline, publish).await?;
         if self.taken(token, result)? {
-            self.sending.loose.push(Behind::Frame(token, subject));
+            let frame = Behind::Frame {
+                token,
+                subject,
+                opens,
+            };
+            self.sending.loose.push(frame);
         }
         Ok(())
     }
 
     /// False when the client library refused it.
-    fn taken(
-        &mut self,
-        token: Token,
-        result: Result<Result<(), async_nats::PublishError>, tokio::time::error::Elapsed>,
-    ) -> Result<bool, End> {
-        let error = match result {
-            Err(_) => return Err(other("the server takes nothing any more")),
-            Ok(Ok(())) => return Ok(true),
-            Ok(Err(error)) => error,
+    fn taken(&mut self, token: Token, result: Result<(), PublishError>) -> Result<bool, End> {
+        let Err(error) = result else {
+            return Ok(true);
         };
         match error.kind() {
             PublishErrorKind::Send => Err(lost()),
@@ -217,8 +274,7 @@ impl Run {
             let echo = self.client.publish(subject, Bytes::new());
             echo.await.map_err(|_| TransportError::lost())
         };
-        let result = timeout(self.config.deadline, both).await;
-        result.map_err(|_| other("the server takes nothing any more"))??;
+        within(self.config.deadline, both).await??;
         self.sending.barrier = Some(Barrier {
             number,
             items: core::mem::take(&mut self.sending.loose),
@@ -245,7 +301,16 @@ impl Run {
         });
         for item in passed.map(|barrier| barrier.items).unwrap_or_default() {
             match item {
-                Behind::Frame(token, _) => self.sent(token, SendOutcome::Accepted),
+                Behind::Frame {
+                    token,
+                    subject,
+                    opens,
+                } => {
+                    self.sent(token, SendOutcome::Accepted);
+                    if let Some(channel) = opens {
+                        self.sending.opened(channel, subject);
+                    }
+                }
                 Behind::Lane(lane) => self.lane_confirmed(lane),
             }
         }
@@ -286,6 +351,7 @@ impl Run {
     /// The server denied a subject: so it did all frames that are on their way there.
     pub(super) fn refuse_publish(&mut self, subject: &str) -> Result<(), End> {
         let sending = &mut self.sending;
+        sending.open.retain(|_, open| open.as_str() != subject);
         let mut tokens = Vec::new();
         sending.waiting.retain(|_, waiting| {
             let denied = waiting.subject == subject;
@@ -294,7 +360,9 @@ impl Run {
         });
         let mut take = |items: &mut Vec<Behind>| {
             items.retain(|item| match item {
-                Behind::Frame(token, to) if to == subject => {
+                Behind::Frame {
+                    token, subject: to, ..
+                } if to.as_str() == subject => {
                     tokens.push(*token);
                     false
                 }

@@ -242,6 +242,30 @@ async fn a_denied_frame_is_refused_and_the_others_are_not() {
 }
 
 #[tokio::test]
+async fn ephemeral_frames_ask_once_per_channel_until_one_is_denied() {
+    let (one, two) = (conv(1), conv(2));
+    let script = Script::new().await;
+    let (mut peer, mut wire) = script.pair(MIB).await;
+    let (first, before) = tokio::join!(peer.whisper(&one, b"x"), wire.echo());
+    assert_eq!(first, SendOutcome::Accepted);
+    let subject = before[0].subject().to_owned();
+    for body in [b"y", b"z"] {
+        assert_eq!(peer.whisper(&one, body).await, SendOutcome::Accepted);
+        let said = wire.said().await;
+        let (subject, body) = (subject.clone(), body.to_vec());
+        assert_eq!(said, Some(Said::Publish { subject, body }), "no barrier");
+    }
+    let complaint = format!("-ERR 'Permissions Violation for Publish to \"{subject}\"'\r\n");
+    wire.write(&complaint).await;
+    // What is behind the complaint shows that it was heard.
+    let (other, _) = tokio::join!(peer.whisper(&two, b"x"), wire.echo());
+    assert_eq!(other, SendOutcome::Accepted);
+    wire.denied = Some("conv.0101");
+    let (denied, _) = tokio::join!(peer.whisper(&one, b"x"), wire.echo());
+    assert!(matches!(denied, SendOutcome::Refused(_)), "{denied:?}");
+}
+
+#[tokio::test]
 async fn a_denied_subscription_is_refused_and_asked_again_only_by_the_core() {
     let script = Script::new().await;
     let (mut peer, mut wire) = script.pair(MIB).await;

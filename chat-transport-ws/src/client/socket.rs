@@ -22,12 +22,14 @@ use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::{CAPABILITIES, TokenSource};
-use crate::proto::{ClientOp, CloseReason, Frames, HubOp, Publish, Welcome, WireOutcome};
+use crate::proto::{
+    ClientOp, CloseReason, Frames, HubOp, MAX_FATES, Publish, Welcome, WireOutcome,
+};
 
 /// A batch is handed to the socket when it is this long.
 const BATCH_BYTES: usize = 16 * 1024;
 /// So many frames may wait for the hub's answer.
-const MAX_IN_FLIGHT: usize = 1024;
+const MAX_IN_FLIGHT: usize = MAX_FATES as usize;
 /// So many deliveries may wait for an ack; older ones come again after the next connect.
 const MAX_UNACKED: usize = 64 * 1024;
 /// The hub must answer a close within this.
@@ -156,23 +158,30 @@ impl WsTransport {
                         live,
                     });
                 }
-                HubOp::Sent { token, outcome } => {
-                    self.in_flight = self.in_flight.saturating_sub(1);
-                    self.inbound.push_back(Inbound::Sent {
-                        token: Token(token),
-                        outcome: match outcome {
-                            WireOutcome::Accepted => SendOutcome::Accepted,
-                            WireOutcome::NoReceiver => SendOutcome::NoReceiver,
-                            WireOutcome::Refused(text) => SendOutcome::Refused(text.to_owned()),
-                            WireOutcome::TooFast(ms) => SendOutcome::Refused(format!(
-                                "more frames than the hub takes; not before {ms} ms"
-                            )),
-                            WireOutcome::Denied => SendOutcome::denied("you may not publish there"),
-                            WireOutcome::TooLarge => {
-                                SendOutcome::too_large("the frame is too large for the hub")
-                            }
-                        },
-                    });
+                HubOp::Sent {
+                    token,
+                    count,
+                    outcome,
+                } => {
+                    let outcome = match outcome {
+                        WireOutcome::Accepted => SendOutcome::Accepted,
+                        WireOutcome::NoReceiver => SendOutcome::NoReceiver,
+                        WireOutcome::Refused(text) => SendOutcome::Refused(text.to_owned()),
+                        WireOutcome::TooFast(ms) => SendOutcome::Refused(format!(
+                            "more frames than the hub takes; not before {ms} ms"
+                        )),
+                        WireOutcome::Denied => SendOutcome::denied("you may not publish there"),
+                        WireOutcome::TooLarge => {
+                            SendOutcome::too_large("the frame is too large for the hub")
+                        }
+                    };
+                    for step in 0..count {
+                        self.in_flight = self.in_flight.saturating_sub(1);
+                        self.inbound.push_back(Inbound::Sent {
+                            token: Token(token.saturating_add(step.into())),
+                            outcome: outcome.clone(),
+                        });
+                    }
                 }
                 HubOp::Subscribed { channel, granted } => {
                     self.inbound

@@ -4,7 +4,7 @@ use chat_core::channel::{Channel, Class};
 use chat_core::id::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::codec::{Op, ProtoError, WireChannel, exact, put};
+use super::codec::{Op, ProtoError, WireChannel, exact, put, run};
 use super::{MAX_FRAME, MAX_TOKEN, MAX_WILL};
 
 /// The first frame: who connects.
@@ -92,6 +92,7 @@ struct PublishBody<'a> {
     ttl_ms: Option<u64>,
     last_value: bool,
     dedup: Option<[u8; 16]>,
+    #[serde(serialize_with = "run")]
     bytes: &'a [u8],
 }
 

@@ -50,6 +50,11 @@ impl<'de> Deserialize<'de> for WireChannel {
     }
 }
 
+/// Bytes as one run: serde takes a slice for a sequence and writes it number by number.
+pub(super) fn run<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
 /// Appends one frame.
 pub(super) fn put(out: &mut Vec<u8>, op: u8, body: &impl Serialize) {
     let start = out.len();

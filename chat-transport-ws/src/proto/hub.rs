@@ -3,8 +3,8 @@
 use chat_core::channel::Channel;
 use serde::{Deserialize, Serialize};
 
-use super::MAX_TEXT;
-use super::codec::{Op, ProtoError, WireChannel, exact, put};
+use super::codec::{Op, ProtoError, WireChannel, exact, put, run};
+use super::{MAX_FATES, MAX_TEXT};
 
 /// The hub's answer to [`Hello`](super::Hello): its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,11 +73,13 @@ pub enum HubOp<'a> {
         /// The frame.
         bytes: &'a [u8],
     },
-    /// The fate of a published frame.
+    /// The fate of published frames whose tokens follow on each other.
     Sent {
-        /// Which.
+        /// The first.
         token: u64,
-        /// What.
+        /// How many.
+        count: u32,
+        /// What became of each.
         outcome: WireOutcome<'a>,
     },
     /// A subscription stands and will outlive the hub, or is refused.
@@ -112,6 +114,7 @@ struct DeliverBody<'a> {
     seq: u64,
     live: bool,
     channel: WireChannel,
+    #[serde(serialize_with = "run")]
     bytes: &'a [u8],
 }
 
@@ -161,7 +164,11 @@ impl HubOp<'_> {
                     bytes,
                 },
             ),
-            Self::Sent { token, outcome } => {
+            Self::Sent {
+                token,
+                count,
+                outcome,
+            } => {
                 let outcome = match outcome {
                     WireOutcome::Accepted => OutcomeBody::Accepted,
                     WireOutcome::NoReceiver => OutcomeBody::NoReceiver,
@@ -170,7 +177,7 @@ impl HubOp<'_> {
                     WireOutcome::Denied => OutcomeBody::Denied,
                     WireOutcome::TooLarge => OutcomeBody::TooLarge,
                 };
-                put(out, 0x44, &(token, outcome));
+                put(out, 0x44, &(token, count, outcome));
             }
             Self::Subscribed { channel, granted } => {
                 put(out, 0x45, &(WireChannel(channel.clone()), granted));
@@ -213,7 +220,10 @@ impl<'a> Op<'a> for HubOp<'a> {
                 }
             }
             0x44 => {
-                let (token, outcome) = exact(op, body)?;
+                let (token, count, outcome) = exact(op, body)?;
+                if !(1..=MAX_FATES).contains(&count) {
+                    return Err(bad);
+                }
                 let outcome = match outcome {
                     OutcomeBody::Accepted => WireOutcome::Accepted,
                     OutcomeBody::NoReceiver => WireOutcome::NoReceiver,
@@ -222,7 +232,11 @@ impl<'a> Op<'a> for HubOp<'a> {
                     OutcomeBody::Denied => WireOutcome::Denied,
                     OutcomeBody::TooLarge => WireOutcome::TooLarge,
                 };
-                Self::Sent { token, outcome }
+                Self::Sent {
+                    token,
+                    count,
+                    outcome,
+                }
             }
             0x45 => {
                 let (WireChannel(channel), granted) = exact(op, body)?;

@@ -32,6 +32,8 @@ pub const MAX_WILL: usize = chat_core::wire::MAX_CONTROL_FRAME;
 pub const MAX_TOKEN: usize = 4 * 1024;
 /// The longest text of a refusal.
 pub const MAX_TEXT: usize = 256;
+/// Frames whose fate one [`HubOp::Sent`] tells, and so many a client has under way.
+pub const MAX_FATES: u32 = 1_024;
 
 /// Why a hub ends or refuses a connection: the WebSocket close codes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

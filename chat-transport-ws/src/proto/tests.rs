@@ -69,22 +69,27 @@ fn hub_ops() -> Vec<HubOp<'static>> {
         },
         HubOp::Sent {
             token: 300,
+            count: 17,
             outcome: WireOutcome::Accepted,
         },
         HubOp::Sent {
             token: 1,
+            count: 1,
             outcome: WireOutcome::Refused("full"),
         },
         HubOp::Sent {
             token: 1,
+            count: 1,
             outcome: WireOutcome::TooFast(20),
         },
         HubOp::Sent {
             token: 1,
+            count: 1,
             outcome: WireOutcome::Denied,
         },
         HubOp::Sent {
             token: 1,
+            count: 1,
             outcome: WireOutcome::TooLarge,
         },
         HubOp::TokenHolds { ms: 60_000 },

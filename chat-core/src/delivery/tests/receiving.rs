@@ -66,7 +66,7 @@ fn impossible_lists_of_messages_change_nothing() {
     let lists = [
         vec![good.first.clone()],
         vec![frames::Message {
-            seq: 65,
+            seq: 129,
             ..second.clone()
         }],
         vec![frames::Message {

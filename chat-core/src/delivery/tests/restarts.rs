@@ -125,6 +125,7 @@ fn id2_who_misses_something_older_passes_over_a_newer_epoch() {
         prev_roster: 1,
         roster: 1,
         attempt: 1,
+        push: false,
         prior: Some(Box::new(frames::OpenStream {
             epoch: older.0,
             base: 1,

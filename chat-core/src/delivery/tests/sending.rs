@@ -34,6 +34,30 @@ fn q1_half_a_window_is_acknowledged_without_delay() {
     }
 }
 
+/// Who has nothing more to send waits for nobody's delay; who has, says that more follows.
+#[test]
+fn q1_the_end_of_a_burst_is_acknowledged_without_delay() {
+    let mut net = net(2);
+    net.down(0);
+    let texts: Vec<String> = (0..70).map(|n| format!("0:{n}")).collect();
+    for says in &texts {
+        net.send(0, says);
+    }
+    net.commit_all();
+    net.up(0);
+    net.pass(Duration::ZERO);
+    let pushes = net.wire.iter().filter_map(|frame| match &frame.body {
+        Body::Data(data) => Some((data.messages().count(), data.push)),
+        _ => None,
+    });
+    assert_eq!(pushes.collect::<Vec<_>>(), [(64, false), (6, true)]);
+    for _ in 0..10 {
+        net.round(Duration::from_millis(5));
+    }
+    assert_eq!(count(&net, 0, progress(Ack::Delivered)), 70);
+    assert_eq!(logs(&net, 1), texts);
+}
+
 #[test]
 fn what_waits_together_shares_frames_and_counts_as_if_it_came_alone() {
     let mut net = net(2);
@@ -46,7 +70,7 @@ fn what_waits_together_shares_frames_and_counts_as_if_it_came_alone() {
     );
     net.wire.clear();
     net.down(0);
-    let texts: Vec<_> = (2..=70).map(|n| format!("0:{n}")).collect();
+    let texts: Vec<_> = (2..=150).map(|n| format!("0:{n}")).collect();
     for text in &texts {
         net.send(0, text);
     }
@@ -64,11 +88,11 @@ fn what_waits_together_shares_frames_and_counts_as_if_it_came_alone() {
     let seqs = |range: core::ops::RangeInclusive<u64>| range.collect::<Vec<_>>();
     assert_eq!(
         frames,
-        [seqs(2..=33), seqs(34..=64)],
+        [seqs(2..=65), seqs(66..=128)],
         "one window, in two frames"
     );
     net.settle();
-    let all: Vec<_> = (1..=70).map(|n| format!("0:{n}")).collect();
+    let all: Vec<_> = (1..=150).map(|n| format!("0:{n}")).collect();
     assert_eq!(logs(&net, 1), all);
     assert_eq!(net.nodes[0].machine.outbox_size(), (0, 0));
 }

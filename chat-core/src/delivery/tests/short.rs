@@ -46,7 +46,7 @@ pub(super) fn stream_ack(id: MessageId, contig: u64) -> frames::StreamAck {
         epoch: id.stream.epoch.0,
         contig,
         bitmap: 0,
-        window: 64,
+        window: 128,
         read: 0,
         refused: wire::BoundedVec::default(),
     }

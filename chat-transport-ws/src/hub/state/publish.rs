@@ -65,7 +65,12 @@ impl Machine {
     }
 
     pub(super) fn sent(&mut self, id: ConnId, token: u64, outcome: WireOutcome<'_>) {
-        self.answer(id, &HubOp::Sent { token, outcome });
+        let sent = HubOp::Sent {
+            token,
+            count: 1,
+            outcome,
+        };
+        self.answer(id, &sent);
     }
 
     /// `None` when the answer waits for the disk.

@@ -150,7 +150,13 @@ impl Bench {
                 Frame::Shared(bytes) => bytes.to_vec(),
                 Frame::Own(bytes) => bytes,
             };
-            got.extend(Frames::from_hub(&bytes).map(|op| match op.unwrap() {
+            let fates = |op: &HubOp<'_>| match op {
+                HubOp::Sent { count, .. } => *count,
+                _ => 1,
+            };
+            let ops = Frames::from_hub(&bytes).map(Result::unwrap);
+            let each = ops.flat_map(|op| (0..fates(&op)).map(move |step| (step, op.clone())));
+            got.extend(each.map(|(step, op)| match op {
                 HubOp::Welcome(welcome) => Got::Welcome(welcome.resumed),
                 HubOp::Deliver {
                     lane,
@@ -164,8 +170,8 @@ impl Bench {
                     live,
                     bytes: bytes.to_vec(),
                 },
-                HubOp::Sent { token, outcome } => Got::Sent(
-                    token,
+                HubOp::Sent { token, outcome, .. } => Got::Sent(
+                    token + u64::from(step),
                     match outcome {
                         WireOutcome::Accepted => "accepted",
                         WireOutcome::NoReceiver => "nobody",
