@@ -17,7 +17,7 @@ use crate::channel::Channel;
 use crate::effect::Outgoing;
 use crate::id::{DeviceId, GroupId, UserId};
 use crate::identity::Sender;
-use crate::probe::mark;
+use crate::probe::{mark, planted};
 use crate::time::{Now, Timestamp};
 use crate::wire::BoundedVec;
 use crate::wire::group::{Fetch, Place};
@@ -131,7 +131,7 @@ impl Groups {
         let user = silent
             .get(pick)
             .map(|device| chain.roster.seats[device].user.clone());
-        if let Some(user) = user {
+        if let Some(user) = user.filter(|_| !planted("group-no-reminder")) {
             mark("group-reminds");
             self.send_head(id, &user);
         }

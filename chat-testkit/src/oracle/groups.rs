@@ -1,16 +1,19 @@
-//! Groups: IG1–IG9, IG11, IG12 and G12. The logs come from the disks, entry by entry as they become
+//! Groups: IG1–IG9, IG11, IG12 and G12; how soon they agree is judged in `agreement`. The logs come from the disks, entry by entry as they become
 //! durable, and are judged by the second judge in `certificate`; rosters and leads come from views
 //! and told events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use chat_core::config::GroupConfig;
 use chat_core::effect::{RowOp, Table};
 use chat_core::event::Event;
 use chat_core::group::{Change, GroupEvent, GroupView, Membership, Passing};
 use chat_core::id::GroupId;
+use chat_core::link::LinkState;
 use chat_core::wire::{self, Body};
 
+use super::agreement::Agreement;
 use super::certificate::Fold;
 use super::chain::Log;
 use super::entry::{Hash, Instance, Op};
@@ -20,8 +23,6 @@ use crate::sim::{FakeVerifier, Ledger};
 const ENTRIES: u8 = 0x42;
 const REMOVED: u8 = 0x48;
 const CANVASS: u8 = 0x49;
-/// The rule that who is listed knows that it is in.
-const UNREACHED: &str = "IG5 reach";
 /// Rows that a group may keep beside its log: requests, kicks, leaves, branches, our own part.
 const MAX_ROWS: usize = 256 + 2 * 1_024 + 8 + 2;
 
@@ -50,13 +51,18 @@ pub struct Groups {
     /// Nothing happens but that one member goes away and comes back (IG9).
     calm: bool,
     patience: u64,
+    /// Nodes that are not connected, as far as they said.
+    offline: BTreeSet<usize>,
+    agreement: Agreement,
+    /// They agree too late.
+    overdue: Option<Violation>,
     marks: BTreeMap<&'static str, u64>,
 }
 
 impl Groups {
     /// For one run; `calm` when its only fault is that a member is away; `patience` is when, in µs,
     /// who is out of reach is given up.
-    pub fn new(ledger: Arc<Ledger>, calm: bool, patience: u64) -> Self {
+    pub fn new(ledger: Arc<Ledger>, config: &GroupConfig, calm: bool, patience: u64) -> Self {
         Self {
             verifier: FakeVerifier(ledger.clone()),
             log: Log::new(ledger),
@@ -67,6 +73,9 @@ impl Groups {
             left: BTreeSet::new(),
             calm,
             patience,
+            offline: BTreeSet::new(),
+            agreement: Agreement::new(config),
+            overdue: None,
             marks: BTreeMap::new(),
         }
     }
@@ -94,7 +103,14 @@ impl Groups {
     /// IG1, IG2, IG7, IG8 or IG9.
     pub fn see(&mut self, at: At<'_>, seen: Seen<'_>) -> Verdict {
         match seen {
-            Seen::Started | Seen::Died => drop(self.left.remove(&at.node)),
+            Seen::Started | Seen::Died => {
+                self.left.remove(&at.node);
+                self.offline.insert(at.node);
+            }
+            Seen::Queued(Event::Link(LinkState::Connected { .. } | LinkState::CaughtUp)) => {
+                self.offline.remove(&at.node);
+            }
+            Seen::Queued(Event::Link(_)) => drop(self.offline.insert(at.node)),
             Seen::BackedUp => {
                 let disk = self.disks.entry(at.node).or_default().clone();
                 self.backups.insert(at.node, disk);
@@ -126,6 +142,10 @@ impl Groups {
             }
             Seen::Transmit(transmit) if wire::peek_kind(&transmit.bytes) == Some(CANVASS) => {
                 self.mark("oracle-canvass");
+                if self.offline.contains(&at.node) {
+                    let text = format!("node {} canvasses and is not connected", at.node);
+                    return Err(Violation::new("IG9", text));
+                }
                 if self.calm {
                     let text = format!("node {} canvasses, the leader is there", at.node);
                     return Err(Violation::new("IG9", text));
@@ -293,6 +313,9 @@ impl Groups {
     /// # Errors
     /// The first view that breaks them.
     pub fn probe(&mut self, nodes: &[View<'_>]) -> Verdict {
+        if let Some(overdue) = self.overdue.take() {
+            return Err(overdue);
+        }
         for node in nodes {
             let count = node.rows_of(Table::Groups, &[]);
             if count.count() > MAX_ROWS {
@@ -424,6 +447,13 @@ impl Groups {
     /// # Errors
     /// What is still missing.
     pub fn settled(&mut self, nodes: &[View<'_>]) -> Result<Settled, Violation> {
+        let verdict = self.judged(nodes);
+        let missing = verdict.as_ref().err();
+        self.overdue = self.agreement.look(nodes, missing).err();
+        verdict
+    }
+
+    fn judged(&mut self, nodes: &[View<'_>]) -> Result<Settled, Violation> {
         if let Some(node) = nodes
             .iter()
             .find(|node| !node.killed && node.endpoint.is_none())
@@ -452,18 +482,12 @@ impl Groups {
             return Ok(Settled::Exempt);
         };
         let verdict = missing(&views, &best);
-        let Err(violation) = &verdict else {
+        if verdict.is_ok() {
             return Ok(Settled::Yes);
-        };
-        // Who was told that it is out hears the channel no more. Should a log that lists it win, it
-        // may never learn (see the guarantees): counted.
+        }
         let late = nodes
             .first()
             .is_some_and(|node| node.at.now > self.patience);
-        if violation.rule == UNREACHED && late {
-            self.mark("oracle-unreached");
-            return Ok(Settled::Exempt);
-        }
         let alive = |device: &[u8; 32]| {
             nodes
                 .iter()
@@ -518,7 +542,7 @@ fn missing(views: &[(&View<'_>, GroupView)], best: &Fold) -> Verdict {
             Membership::Member | Membership::Leader => {}
             _ if listed => {
                 let text = format!("node {n} is {:?}, the log lists it", view.mine);
-                return missing(UNREACHED, text);
+                return missing("IG5", text);
             }
             _ => continue,
         }

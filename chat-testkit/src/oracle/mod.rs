@@ -1,6 +1,7 @@
 //! What must hold in every run, judged from the outside: commands given, events told, frames on
 //! the wire, disks lost. Nothing here shares code with the machines of `chat-core`.
 
+mod agreement;
 mod always;
 mod certificate;
 mod chain;
@@ -238,7 +239,12 @@ impl Oracles {
             delivery: Delivery::new(swarm.users.len(), ledger.clone()),
             sessions: Sessions::default(),
             presence: Presence::new(&config.presence, ledger.clone()),
-            groups: Groups::new(ledger, swarm.calm, (swarm.safety_ms + 900_000) * 1_000),
+            groups: Groups::new(
+                ledger,
+                &config.group,
+                swarm.calm,
+                (swarm.safety_ms + 900_000) * 1_000,
+            ),
             order: Order::default(),
             lobby: Lobby::new(lobby),
         }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chat_core::channel::{Channel, Class, TopicId};
-use chat_core::config::Config;
+use chat_core::config::{Config, GroupConfig};
 use chat_core::content::Content;
 use chat_core::delivery::{Ack, DeliveryEvent, FailReason, SortKey};
 use chat_core::event::Event;
 use chat_core::hlc::Hlc;
-use chat_core::id::{ConvId, Epoch, InviteId, MessageId, Seq, StreamId, UserId};
+use chat_core::id::{ConvId, Epoch, GroupId, InviteId, MessageId, Seq, StreamId, UserId};
 use chat_core::identity::Signer as _;
+use chat_core::link::LinkState;
 use chat_core::presence::Status;
 use chat_core::session::{CloseReason, SessionEvent};
 use chat_core::time::Timestamp;
@@ -20,7 +21,7 @@ use chat_core::{Transmit, TransmitId};
 use super::chain::Log;
 use super::delivery::Got;
 use super::entry::{Forged, Term};
-use super::{Act, Always, At, Delivery, Order, Presence, Seen, Sessions, Verdict};
+use super::{Act, Always, At, Delivery, Groups, Order, Presence, Seen, Sessions, Verdict};
 use crate::sim::{FakeSigner, Ledger};
 
 struct Bench {
@@ -309,6 +310,24 @@ fn opened(bench: &Bench, peer: usize) -> Event {
         devices: Vec::new(),
         ours: true,
     })
+}
+
+#[test]
+fn ig9_a_canvass_without_a_connection_bites() {
+    let bench = Bench::new();
+    let config = GroupConfig::default();
+    let mut oracle = Groups::new(bench.ledger.clone(), &config, false, 0);
+    let canvass = transmit(Channel::Group(GroupId([1; 32])), 0x49);
+    let mut link = |state| {
+        oracle
+            .see(bench.at(0, 1), Seen::Queued(&Event::Link(state)))
+            .unwrap();
+        oracle.see(bench.at(0, 2), Seen::Transmit(&canvass))
+    };
+    link(LinkState::Connected { resumed: false }).unwrap();
+    assert_eq!(rule(link(LinkState::Closed)), "IG9");
+    assert_eq!(rule(link(LinkState::Connecting { attempt: 1 })), "IG9");
+    link(LinkState::CaughtUp).unwrap();
 }
 
 #[test]

@@ -267,6 +267,15 @@ fn ig7_a_strict_group_heals_without_its_dead() {
     (0..runs()).for_each(|seed| storm(seed, true, true));
 }
 
+/// Who closed its group on a branch that lost was listed for ever, and never heard of it.
+#[test]
+fn ig5_storms_that_once_found_no_end_heal() {
+    for seed in [109, 212, 519] {
+        storm(seed, false, false);
+        storm(seed, false, true);
+    }
+}
+
 /// Every one of these is one line, and a storm under one of the two policies notices it soon.
 /// `BUGS=group-a,group-b STORMS=1000` hunts others.
 #[cfg(feature = "probe")]
