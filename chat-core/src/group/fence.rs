@@ -2,11 +2,11 @@
 //!
 //! The leader logs it after an orderly hand-over; or once all members, the former leader among them,
 //! acknowledged the new term and had time to show what the former one decided elsewhere; or after
-//! `merge_window`, whoever is still away.
+//! `merge_window`, whoever is still away: the beat looks whether it is time.
 
 use super::op::Op;
-use super::{Group, Groups, Timer};
-use crate::id::{DeviceId, GroupId};
+use super::{Group, Groups};
+use crate::id::DeviceId;
 use crate::probe::mark;
 use crate::time::Now;
 
@@ -40,23 +40,5 @@ impl Groups {
             term: former.term,
             last: former.last,
         })
-    }
-
-    /// Wakes the leader when the merge window of the former reign is over.
-    pub(super) fn arm_fence(&mut self, id: GroupId, now: Now) {
-        let due = self.groups.get(&id).and_then(|group| {
-            let roster = &group.leading(&self.me)?.roster;
-            let former = roster.former.as_ref()?;
-            let open = former.leader.device != roster.leader.device
-                && !roster.fences.contains_key(&former.term);
-            let due = former.at.plus(self.config.merge_window);
-            (open && due > now.wall).then_some(due)
-        });
-        match due {
-            Some(due) => self.at_wall(id, Timer::Fence, due, now),
-            None => {
-                self.timers.remove(&(id, Timer::Fence));
-            }
-        }
     }
 }

@@ -110,7 +110,7 @@ const RESEND_FIRST: Duration = Duration::from_secs(2);
 /// What a deadline is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Timer {
-    /// The leader shows that it lives, and repeats an open offer or hand-over.
+    /// The leader shows that it lives, repeats an open offer or hand-over, and logs what is due.
     Beat,
     /// A request or a leave of ours is repeated.
     Resend,
@@ -130,12 +130,10 @@ enum Timer {
     Window,
     /// An abandoned branch is shown to the leader.
     Push,
-    /// The reign before ours may be fenced.
-    Fence,
 }
 
 impl Timer {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 10] = [
         Self::Beat,
         Self::Resend,
         Self::Lapse,
@@ -146,7 +144,6 @@ impl Timer {
         Self::Succeed,
         Self::Window,
         Self::Push,
-        Self::Fence,
     ];
     /// Those that run only while we are connected.
     const ONLINE: [Self; 8] = [
@@ -396,7 +393,6 @@ impl Groups {
                 Timer::Succeed => self.succeed(id, now.mono.saturating_since(due), now),
                 Timer::Window => self.close_canvass(id, now),
                 Timer::Push => self.push_orphans(id, now),
-                Timer::Fence => self.work(id, now),
             }
         }
     }

@@ -50,7 +50,6 @@ impl Groups {
         }
         self.working = false;
         self.tell_requests(id, &before);
-        self.arm_fence(id, now);
     }
 
     fn next_task(&mut self, id: GroupId, now: Now) -> Option<Op> {
