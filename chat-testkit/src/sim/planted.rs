@@ -36,7 +36,9 @@ const fn bug(name: &'static str, suite: Suite, budget: u64) -> Bug {
 
 /// The planted bugs that runs of whole endpoints must catch. Some others of the core bite in its own
 /// tests only: `delivery-window-ignored` needs more messages in flight than a run sends,
-/// `session-forget-cancel` a cancel that overtakes its request.
+/// `session-forget-cancel` a cancel that overtakes its request, `group-asks-before-it-reads` a process
+/// that stood still, `group-batch-half` and `group-batch-too-wide` more people who ask, and
+/// `presence-everybody-follows-everybody` a crowd.
 ///
 /// Not found in 1,500 seeds, and so not here; the core's own group tests look for them: rare orders of a second crash or split (`group-promises-twice`,
 /// `group-promise-not-stored`, `group-round-not-above-promise`, `group-claims-without-promise`,

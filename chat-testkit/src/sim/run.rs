@@ -146,4 +146,6 @@ const GROUP_MARKS: &[&str] = &[
     "sim-forged-claim",
     "sim-forged-leave",
     "sim-forged-refusal",
+    "group-batch",
+    "group-woke-late",
 ];

@@ -192,3 +192,12 @@ fn p11_what_a_change_costs_does_not_grow_with_the_square_of_the_members() {
         assert!(many <= 10 * members, "{many} deliveries for {members}");
     }
 }
+
+#[cfg(feature = "probe")]
+#[test]
+fn a_group_in_which_everybody_follows_everybody_is_found() {
+    crate::probe::plant(Some("presence-everybody-follows-everybody"));
+    let many = std::panic::catch_unwind(|| cost(2 * CROWD));
+    crate::probe::plant(None);
+    assert!(many.is_ok_and(|many| many > 10 * 2 * CROWD));
+}

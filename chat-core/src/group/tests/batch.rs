@@ -367,3 +367,24 @@ fn a_batch_is_these_bytes() {
         assert_eq!(Op::decode(11, &bytes[..len]), None);
     }
 }
+
+#[cfg(feature = "probe")]
+#[test]
+fn planted_bugs_of_batches_are_found() {
+    let laws: [(&str, fn()); 2] = [
+        (
+            "group-batch-too-wide",
+            ig7_a_strict_batch_is_valid_exactly_when_all_majorities_meet,
+        ),
+        (
+            "group-batch-half",
+            g19_removals_and_admissions_are_one_entry_and_each_is_told,
+        ),
+    ];
+    for (bug, law) in laws {
+        crate::probe::plant(Some(bug));
+        let found = std::panic::catch_unwind(law).is_err();
+        crate::probe::plant(None);
+        assert!(found, "{bug} survives");
+    }
+}

@@ -109,6 +109,15 @@ fn ig9_who_stood_still_reads_before_it_asks() {
     assert!(asks(&net));
 }
 
+#[cfg(feature = "probe")]
+#[test]
+fn who_asks_before_it_reads_is_found() {
+    crate::probe::plant(Some("group-asks-before-it-reads"));
+    let found = std::panic::catch_unwind(ig9_who_stood_still_reads_before_it_asks).is_err();
+    crate::probe::plant(None);
+    assert!(found);
+}
+
 #[test]
 fn a_group_of_two_lives_on_without_its_leader() {
     let mut net = Net::new(&["ann", "bob"], 42);
