@@ -4,8 +4,9 @@
 //! Guarantees: an acknowledgement leaves only when what it acknowledges is durable (ID3); it is
 //! cumulative with a bitmap and always names the epoch. One frame carries up to 32 streams of one
 //! sender, after `ack_delay` in 1:1 and a random part of `group_ack_delay` in groups, and earlier
-//! when half of the largest window is owed an answer, or a 1:1 sender has nothing more to send until
-//! it hears: the delay bounds no rate, and no burst waits for it at its end. A duplicate is
+//! when half of the largest window is owed an answer, or the sender has nothing more to send until
+//! it hears: the delay bounds no rate, and no burst waits for it at its end. In groups even these are
+//! spread, so that a sender hears at most a thousand a second at the end of a burst. A duplicate is
 //! answered at once, but no stream more often than once per `ack_delay`.
 //!
 //! News is acknowledged with class `Durable`, because its sender may be away for long and would
@@ -49,11 +50,11 @@ impl Delivery {
         let soon = stream.owed >= SOON;
         let it = &self.convs[stream.conv];
         let (least, most) = (self.config.ack_delay, self.config.group_ack_delay);
+        let members = u32::try_from(it.out.peers.len()).unwrap_or(u32::MAX);
+        let spread = SPREAD.saturating_mul(members);
         let delay = match (soon, it.is_group()) {
-            (true, true) => {
-                let members = u32::try_from(it.out.peers.len()).unwrap_or(u32::MAX);
-                self.rng.jitter(SPREAD.saturating_mul(members).min(least))
-            }
+            (true, true) => self.rng.jitter(spread.min(least)),
+            (false, true) if push => self.rng.jitter(spread.saturating_mul(4).min(most)),
             (true, false) => core::time::Duration::ZERO,
             (false, false) if push => core::time::Duration::ZERO,
             (false, true) => least + self.rng.jitter(most.saturating_sub(least)),

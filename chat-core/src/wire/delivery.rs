@@ -64,8 +64,8 @@ pub struct Data {
     /// Which copy of the first message this is; grows with each (Q7, Q8) and starts higher in each
     /// process life.
     pub attempt: u32,
-    /// Nothing follows until the sender hears from a receiver, or has something new: in 1:1 it is
-    /// to be acknowledged at once.
+    /// Nothing follows until the sender hears from a receiver, or has something new: it is to be
+    /// acknowledged without delay.
     pub push: bool,
     /// The latest older epoch that is still owed to somebody. A receiver that misses something
     /// of it passes over this frame without a word: what it misses comes first (ID2).

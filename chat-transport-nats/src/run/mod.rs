@@ -115,6 +115,9 @@ enum Source {
     Session,
 }
 
+/// Messages that came together, of one subscription.
+type Chunk = (Source, Vec<Message>);
+
 /// A request that runs beside the loop.
 enum Done {
     /// Where the log ended, after these lanes were subscribed.
@@ -149,7 +152,7 @@ struct Run {
     kept_bytes: usize,
     /// Lanes whose `Subscribed` is owed.
     ungranted: BTreeSet<u64>,
-    messages: SelectAll<Abortable<BoxStream<'static, (Source, Vec<Message>)>>>,
+    messages: SelectAll<Abortable<BoxStream<'static, Chunk>>>,
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     /// With JetStream.
     keep: Option<keep::Keep>,

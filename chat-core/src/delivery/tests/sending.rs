@@ -37,25 +37,31 @@ fn q1_half_a_window_is_acknowledged_without_delay() {
 /// Who has nothing more to send waits for nobody's delay; who has, says that more follows.
 #[test]
 fn q1_the_end_of_a_burst_is_acknowledged_without_delay() {
-    let mut net = net(2);
-    net.down(0);
-    let texts: Vec<String> = (0..70).map(|n| format!("0:{n}")).collect();
-    for says in &texts {
-        net.send(0, says);
+    for nodes in [2, 4] {
+        let mut net = net(nodes);
+        net.down(0);
+        let texts: Vec<String> = (0..70).map(|n| format!("0:{n}")).collect();
+        for says in &texts {
+            net.send(0, says);
+        }
+        net.commit_all();
+        net.up(0);
+        net.pass(Duration::ZERO);
+        let pushes = net.wire.iter().filter_map(|frame| match &frame.body {
+            Body::Data(data) => Some((data.messages().count(), data.push)),
+            _ => None,
+        });
+        let mut pushes: Vec<_> = pushes.collect();
+        // The wire has a copy for each recipient.
+        pushes.dedup();
+        assert_eq!(pushes, [(64, false), (6, true)]);
+        for _ in 0..10 {
+            net.round(Duration::from_millis(5));
+        }
+        let delivered = count(&net, 0, progress(Ack::Delivered));
+        assert_eq!(delivered, 70, "{nodes} nodes");
+        assert_eq!(logs(&net, 1), texts);
     }
-    net.commit_all();
-    net.up(0);
-    net.pass(Duration::ZERO);
-    let pushes = net.wire.iter().filter_map(|frame| match &frame.body {
-        Body::Data(data) => Some((data.messages().count(), data.push)),
-        _ => None,
-    });
-    assert_eq!(pushes.collect::<Vec<_>>(), [(64, false), (6, true)]);
-    for _ in 0..10 {
-        net.round(Duration::from_millis(5));
-    }
-    assert_eq!(count(&net, 0, progress(Ack::Delivered)), 70);
-    assert_eq!(logs(&net, 1), texts);
 }
 
 #[test]
