@@ -130,6 +130,7 @@ pub const REQUIRED_MARKS: &[(Suite, &[&str])] = &[
         ],
     ),
     (Suite::Groups, GROUP_MARKS),
+    (Suite::Groups, &["group-batch"]),
     (Suite::Strict, GROUP_MARKS),
 ];
 
@@ -146,6 +147,5 @@ const GROUP_MARKS: &[&str] = &[
     "sim-forged-claim",
     "sim-forged-leave",
     "sim-forged-refusal",
-    "group-batch",
     "group-woke-late",
 ];
