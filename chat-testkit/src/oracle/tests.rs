@@ -552,11 +552,11 @@ fn id5_too_much_of_one_sender_bites() {
         Bytes::from(key)
     };
     let body = Bytes::from_static(b"held");
-    let held: Vec<_> = (1..=65).map(|seq| key(1, seq)).collect();
+    let held: Vec<_> = (1..=129).map(|seq| key(1, seq)).collect();
     let rows = |keys: &[Bytes]| keys.iter().map(|key| (key.clone(), body.clone())).collect();
     let mut check =
         |rows: Vec<(Bytes, Bytes)>| order.bounded(0, rows.iter().map(|(key, value)| (key, value)));
-    check(rows(&held[..64])).unwrap();
+    check(rows(&held[..128])).unwrap();
     assert_eq!(rule(check(rows(&held))), "ID5");
     assert_eq!(rule(check(rows(&[key(1, 1), key(2, 1)]))), "ID5");
     let fat = (Bytes::from(vec![7; 64]), Bytes::from(vec![0; 5_000]));
