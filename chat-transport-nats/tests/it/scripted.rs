@@ -262,7 +262,7 @@ async fn ephemeral_frames_ask_once_per_channel_until_one_is_denied() {
     assert_eq!(other, SendOutcome::Accepted);
     wire.denied = Some("conv.0101");
     let (denied, _) = tokio::join!(peer.whisper(&one, b"x"), wire.echo());
-    assert!(matches!(denied, SendOutcome::Refused(_)), "{denied:?}");
+    assert!(denied.is_refusal(), "{denied:?}");
 }
 
 #[tokio::test]
