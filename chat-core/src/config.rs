@@ -329,8 +329,8 @@ impl Config {
     /// Short times for tests and for one machine or its neighbours: presence a tenth, retries at
     /// 50 ms, a dead leader succeeded within 2 s.
     ///
-    /// A leader beats every 150 ms, so 0.9 s of silence begin a succession: about 400 bytes per
-    /// beat and member, and each member has a signature to check (35 µs). A machine that stands
+    /// A leader beats every 150 ms, so 0.9 s of silence begin a succession: 212 bytes per
+    /// beat and member, as much back, and each has a signature to check (35 µs). A machine that stands
     /// still for longer is no leader lost: who wakes late listens before it asks, and who asks is
     /// refused by a leader that lives.
     #[must_use]
