@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::chain::{Accepted, Chain};
 use super::entry::Entry;
 use super::op::Op;
+use super::proof::LeftProof;
 use super::roster::Way;
 use super::rows::{Asking, Stage};
 use super::term::Head;
@@ -202,6 +203,16 @@ impl Groups {
             // The branch that let us in was abandoned.
             if record.leaving == Some(nonce) || group.hidden.contains(&(self.me.device, nonce)) {
                 mark("group-orphan-out");
+                // Whoever adopts our admission lets this membership in anew: its leave stands (G12).
+                if record.leaving == Some(nonce) {
+                    let proof = LeftProof::sign(id, nonce, &*self.signer);
+                    let own = proof.instance();
+                    let row = rows::left_row(&proof, &self.me.user);
+                    self.effects
+                        .put(Table::Groups, rows::left_key(id, &own), row);
+                    group.lefts.insert(own, (proof, self.me.user.clone()));
+                    group.hidden.insert(own);
+                }
             } else {
                 mark("group-orphan-asks");
                 record.nonce = None;

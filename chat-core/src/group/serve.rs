@@ -77,7 +77,14 @@ impl Groups {
         } else {
             let past = chain.roster.past(from.device);
             let own = past.filter(|gone| gone.user == from.user);
-            own.map(|gone| gone.until).max()
+            let until = own.map(|gone| gone.until).max();
+            // On another branch it may still lead: it must see that its branch lost.
+            let ours = |place: &Place| chain.holds(place.index, &place.hash);
+            if fetch.have.iter().all(ours) {
+                until
+            } else {
+                until.map(|_| chain.index())
+            }
         };
         let common = chain.common(&fetch.have);
         let known = until.is_some();

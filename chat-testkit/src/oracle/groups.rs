@@ -504,14 +504,19 @@ impl Groups {
             best.needed()
         };
         // A leader that leaves, or that a kick names (R8), waits for a successor, who may be gone.
-        let waits = living < 2
-            && views.iter().any(|(_, view)| {
-                let caretaker = view.mine == Membership::Leader && view.unsettled > 0;
-                let alone = late && caretaker && best.members.len() > 1;
-                view.mine == Membership::Leaving || alone
-            });
-        if living < wanted || waits {
+        let alone = living < 2;
+        let leaves = views
+            .iter()
+            .any(|(_, view)| view.mine == Membership::Leaving);
+        let caretaker = best.members.len() > 1
+            && views
+                .iter()
+                .any(|(_, view)| view.mine == Membership::Leader && view.unsettled > 0);
+        if living < wanted || alone && (leaves || caretaker && late) {
             return Ok(Settled::Exempt);
+        }
+        if alone && caretaker {
+            return Err(Violation::new("R8", "a caretaker waits for a member"));
         }
         verdict.map(|()| Settled::Yes)
     }

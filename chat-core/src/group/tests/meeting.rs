@@ -181,3 +181,51 @@ fn g9_who_was_let_in_on_a_branch_that_lost_and_again_here_is_heard() {
     let verdict = net.run(1, |g, now| g.judge(id, &cat, index + 8, now));
     assert_eq!(verdict, Verdict::NotYet, "nobody asked about this place");
 }
+
+#[test]
+fn g12_a_leave_stands_when_its_membership_is_adopted_by_the_branch_that_won() {
+    let mut net = Net::new(&["ann", "bob", "cat"], 76);
+    let id = net.create();
+    net.admit(0, 1, id);
+    net.split(&[&[1], &[0, 2]]);
+    net.admit(0, 2, id);
+    net.pass(3 * MINUTE);
+    assert_eq!(leader(&net, 1, id), "bob", "alone of two");
+    // Cat leaves, and then hears that bob's branch, which knows nothing of it, has won.
+    net.down(2);
+    net.run(2, |g, now| g.leave(id, now)).unwrap();
+    net.cut.clear();
+    net.split(&[&[0], &[1, 2]]);
+    net.up(2);
+    net.pass(MINUTE);
+    let lost = &net.nodes[2].groups.chain(id).unwrap().roster;
+    assert_eq!(lost.leader.user, user("bob"));
+    // Ann shows that she had let cat in.
+    net.cut.clear();
+    net.pass(5 * MINUTE);
+    assert_eq!(net.mine(2, id), Some(Membership::Left));
+    assert_eq!(net.users(1, id), ["ann", "bob"]);
+}
+
+#[test]
+fn ig5_who_was_removed_on_a_greater_branch_learns_that_its_own_lost() {
+    let mut net = Net::new(&["ann", "bob", "cat", "dan"], 77);
+    let id = net.full();
+    net.split(&[&[0, 3], &[1, 2]]);
+    net.run(0, |g, now| g.kick(id, &user("bob"), "", now))
+        .unwrap();
+    net.pass(3 * MINUTE);
+    assert_eq!(leader(&net, 2, id), "bob");
+    // Two hand-overs make the other branch the greater one, long after the entry that removes bob.
+    for (from, to, name) in [(0, 3, "dan"), (3, 0, "ann")] {
+        net.run(from, |g, now| g.hand_over(id, &user(name), now))
+            .unwrap();
+        net.pass(2_000);
+        net.run(to, |g, now| g.answer_offer(id, true, now)).unwrap();
+        net.pass(2_000);
+    }
+    net.cut.clear();
+    net.pass(5 * MINUTE);
+    assert_eq!(net.mine(1, id), Some(Membership::Kicked));
+    assert_eq!(net.users(2, id), ["ann", "cat", "dan"]);
+}
