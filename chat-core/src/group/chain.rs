@@ -339,7 +339,9 @@ impl Chain {
             }
             index = match index {
                 0 | 1 => 0,
-                _ => index.saturating_sub(step).max(1),
+                // Who shares more than the first entry is no stranger, so the second is named.
+                2 => 1,
+                _ => index.saturating_sub(step).max(2),
             };
         }
         Fetch {

@@ -400,6 +400,18 @@ fn the_largest_batch_fits_an_entry() {
     assert!(takes(&chain, next(&chain, kick, &ANN)));
 }
 
+/// Who shares no more than the first entry gets no log, so a fork right behind the second must be seen.
+#[test]
+fn ig5_a_fetch_names_the_second_entry_whatever_the_length_of_the_log() {
+    let mut chain = begin(&ANN, &FakeVerifier);
+    for _ in 2..60 {
+        let entry = next(&chain, meta("x"), &ANN);
+        chain.accept(&[entry], &FakeVerifier);
+        let second = chain.have().have.iter().any(|place| place.index == 2);
+        assert!(second, "{} entries", chain.index());
+    }
+}
+
 #[test]
 fn a_fetch_names_places_from_the_head_to_the_genesis_and_the_answer_starts_where_both_agree() {
     let mut chain = begin(&ANN, &FakeVerifier);
