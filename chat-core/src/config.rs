@@ -107,6 +107,8 @@ pub struct DeliveryConfig {
     pub ack_delay: Duration,
     /// Longest delay of an acknowledgement in groups. Default 2 s.
     pub group_ack_delay: Duration,
+    /// How long a message waits for what its author had been told before it (ID9). Default 10 s.
+    pub causal_wait: Duration,
     /// How long content is tried (Q6). Default 30 days.
     pub content_ttl: Duration,
     /// Typing lapses after this (Q6). Default 12 s.
@@ -252,6 +254,7 @@ impl Default for DeliveryConfig {
             rto_max: 60 * SECOND,
             ack_delay: Duration::from_millis(200),
             group_ack_delay: 2 * SECOND,
+            causal_wait: 10 * SECOND,
             content_ttl: 30 * DAY,
             typing_ttl: 12 * SECOND,
             max_outbox: 10_000,

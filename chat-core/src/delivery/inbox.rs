@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::causal::Parked;
 use super::state::{ConvAt, UserAt};
 use crate::hlc::Hlc;
 use crate::id::{DeviceId, Epoch, UserId};
 use crate::probe::{mark, planted};
 use crate::time::{Timestamp, UnixMillis};
-use crate::wire::delivery::{OpenStream, Refusal};
+use crate::wire::delivery::{Dep, OpenStream, Refusal};
 
 /// How far above `contig` a message may lie: the width of the selective acknowledgement.
 pub(super) const WINDOW: u64 = 128;
@@ -34,6 +35,9 @@ pub(super) struct Held {
     pub(super) former: bool,
     /// Its clock was not believed.
     pub(super) suspect: bool,
+    /// The log index that it cites, and what it comes after (ID9).
+    pub(super) roster: u64,
+    pub(super) deps: Vec<Dep>,
     /// The encoded content; `None` when the number is passed over: taken back or refused.
     pub(super) body: Option<Vec<u8>>,
 }
@@ -94,6 +98,10 @@ pub(super) struct Stream {
     /// Everything up to here is delivered, passed over or told as a gap.
     pub(super) contig: u64,
     pub(super) held: BTreeMap<u64, Held>,
+    /// Behind us here, and not told yet: it waits for messages of others (ID9).
+    pub(super) parked: VecDeque<Parked>,
+    /// What was passed over had waited in vain: the next one is told with its flag.
+    pub(super) loose: bool,
     pub(super) refused: Vec<Refusal>,
     /// Everything up to here was displayed.
     pub(super) read: u64,
@@ -120,6 +128,8 @@ impl Stream {
             sent_before: 0,
             contig: 0,
             held: BTreeMap::new(),
+            parked: VecDeque::new(),
+            loose: false,
             refused: Vec::new(),
             read: 0,
             last: (Hlc(0), 0),

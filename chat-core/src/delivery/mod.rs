@@ -1,13 +1,14 @@
 //! Delivery: epoch streams from an outbox to an inbox, for 1:1 and groups alike (rules Q1–Q9,
 //! Q13–Q17, reliability section 2).
 //!
-//! Guarantees: the invariants ID1–ID8. No acknowledgement and no event of an arrival leaves before
+//! Guarantees: the invariants ID1–ID9. No acknowledgement and no event of an arrival leaves before
 //! its rows are durable, no message before its outbox row is. Each recipient is sent one epoch of a
 //! conversation at a time, oldest first. Every loss is a [`DeliveryEvent::Gap`] or a
 //! [`DeliveryEvent::Failed`].
 //! Timers are kept in one index; no input costs more for the number of idle conversations.
 
 mod ack;
+mod causal;
 mod inbox;
 mod notice;
 mod outbox;
@@ -46,6 +47,7 @@ use crate::slots::Slots;
 use crate::time::{Now, Timestamp};
 use crate::wire;
 
+use causal::Parked;
 use inbox::Stream;
 use outbox::{At, Peer, Who};
 use retransmit::Bucket;
@@ -87,6 +89,8 @@ pub struct Delivery {
     ring: BTreeMap<u64, TxnId>,
     /// Delivered and held, all conversations.
     total: Share,
+    /// Messages that wait for others (ID9).
+    parked: usize,
     /// Streams that were told a narrow window.
     starved: BTreeSet<StreamAt>,
     typing: BTreeSet<(ConvAt, UserId)>,
@@ -136,6 +140,7 @@ impl Delivery {
             outbox: (0, 0),
             ring: BTreeMap::new(),
             total: Share::default(),
+            parked: 0,
             starved: BTreeSet::new(),
             typing: BTreeSet::new(),
             notices: 0,
@@ -201,7 +206,7 @@ impl Delivery {
                 match item {
                     rows::StreamItem::State(user, state) => {
                         let at = self.stream_at(at, device, &user);
-                        let held = core::mem::take(&mut self.streams[at].held);
+                        let parked = core::mem::take(&mut self.streams[at].parked);
                         // What it held may have come before it, and did not name the user.
                         let account = self.account(&user);
                         let before = core::mem::replace(&mut self.streams[at].account, account);
@@ -211,15 +216,22 @@ impl Delivery {
                         let stream = &mut self.streams[at];
                         stream.user = user;
                         state.put_into(stream);
-                        stream.held = held;
+                        stream.parked = parked;
                     }
-                    rows::StreamItem::Held(seq, held) => {
+                    rows::StreamItem::Held(epoch, seq, held) => {
                         if let Some(body) = &held.body {
                             Content::decode(conv, body).map_err(|_| RestoreError::of(row))?;
                         }
                         let me = self.me.user.clone();
                         let at = self.stream_at(at, device, &me);
-                        self.streams[at].held.insert(seq, held);
+                        // Whether it is held or parked shows when the stream is here too.
+                        let due = Timestamp::MAX;
+                        self.streams[at].parked.push_back(Parked {
+                            epoch,
+                            seq,
+                            held,
+                            due,
+                        });
                     }
                 }
             }
@@ -264,6 +276,7 @@ impl Delivery {
         }
         let streams: Vec<_> = self.streams.slots().collect();
         for at in streams {
+            self.resume_parked(at, now);
             let stream = &mut self.streams[at];
             // A clock that jumped while we were down looks like a long absence. A sender that is
             // there says meanwhile what it still has.
@@ -339,6 +352,7 @@ impl Delivery {
         if group {
             self.count_off_unowed(conv, now);
         }
+        self.release_parked(conv, now);
         self.pump(conv, now);
         if self.up && fresh && self.owing.contains(&conv) {
             // Another machine's wake may open it, after ours: nothing may be due at once then.
@@ -393,7 +407,10 @@ impl Delivery {
                 epoch,
                 seq,
             };
-            if stream.mark_read(|hlc, seq| sort(hlc, seq) <= up_to) {
+            // What waits was not shown, wherever it will stand.
+            let parked = stream.parked.iter().find(|it| it.epoch == epoch);
+            let waits = parked.map_or(u64::MAX, |it| it.seq);
+            if stream.mark_read(|hlc, seq| seq < waits && sort(hlc, seq) <= up_to) {
                 self.put_stream(at);
                 if self.config.share_read {
                     self.ack_later(at, false, now);
@@ -534,6 +551,7 @@ impl Delivery {
                 Key::Conv(conv) => self.on_conv_due(conv, now),
                 Key::Ack(user) => self.on_ack_due(user, now),
                 Key::Flush(stream) => self.on_flush(stream, now),
+                Key::Parked(stream) => self.on_parked_due(stream, now),
                 Key::Typing(conv, user) => self.on_typing_over(conv, &user),
             }
         }

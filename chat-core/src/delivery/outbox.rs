@@ -22,7 +22,7 @@ use crate::id::{DeviceId, Epoch, TxnId, UserId};
 use crate::probe::{mark, planted};
 use crate::time::{Timestamp, UnixMillis};
 use crate::wire::BoundedVec;
-use crate::wire::delivery::{OpenStream, StreamAck};
+use crate::wire::delivery::{Dep, OpenStream, StreamAck};
 
 /// Failed messages remembered per conversation until what follows them was displayed.
 const MAX_ENDED: usize = 1_024;
@@ -41,6 +41,8 @@ pub(super) struct Entry {
     pub(super) roster: u64,
     pub(super) prev_roster: u64,
     pub(super) expires: UnixMillis,
+    /// What we had been told before it (ID9).
+    pub(super) deps: Vec<Dep>,
     /// The encoded content; empty once it was taken back.
     pub(super) body: Bytes,
     /// Devices and users that miss it.

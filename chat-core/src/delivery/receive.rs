@@ -17,7 +17,7 @@ use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, UserId};
 use crate::identity::Sender;
 use crate::probe::{mark, planted};
 use crate::sealer::Unsealed;
-use crate::time::Now;
+use crate::time::{Now, Timestamp};
 use crate::wire::delivery as frames;
 
 /// Streams remembered per conversation. Beyond it the state of a device that is no recipient is
@@ -90,7 +90,9 @@ impl Delivery {
                 }
                 Place::Next | Place::Ahead => {
                     let id = message_id(ConvId(data.conv), from.device, claim.epoch, message.seq);
-                    if let Some(held) = self.open_body(from, id, message, standing, at, now) {
+                    if let Some(mut held) = self.open_body(from, id, message, standing, at, now) {
+                        held.roster = data.roster;
+                        held.deps = message.deps.to_vec();
                         fresh.add(message.seq);
                         self.streams[at].take(message.seq, held, &mut steps);
                         if data.wedged {
@@ -104,7 +106,7 @@ impl Delivery {
         if news {
             self.put_stream(at);
         }
-        self.apply_steps(at, (before, steps), fresh);
+        self.apply_steps(at, (before, steps), fresh, now);
         self.store_held(at, fresh);
         for seq in passing {
             self.let_pass(at, seq);
@@ -198,7 +200,7 @@ impl Delivery {
         if moved {
             self.put_stream(at);
         }
-        self.apply_steps(at, (before, steps), Fresh::NONE);
+        self.apply_steps(at, (before, steps), Fresh::NONE, now);
         self.await_held(at, now);
         moved
     }
@@ -245,7 +247,7 @@ impl Delivery {
             let known = |device: &DeviceId| route.recipients.keys().any(|(_, d)| d == device);
             let stale = it.streams.iter().copied().find(|at| {
                 let stream = &self.streams[*at];
-                stream.held.is_empty() && !known(&stream.device)
+                stream.held.is_empty() && stream.parked.is_empty() && !known(&stream.device)
             })?;
             self.drop_stream(stale);
         }
@@ -295,6 +297,8 @@ impl Delivery {
             due: now.mono + patience,
             former: standing == Standing::Former,
             suspect: false,
+            roster: 0,
+            deps: Vec::new(),
             body: None,
         };
         if message.body.is_empty() {
@@ -341,29 +345,45 @@ impl Delivery {
 
     /// Puts what a stream hands over into the inbox log and onto the timeline, gaps behind what
     /// came `before`. `fresh` arrived just now and has no row of its own.
-    fn apply_steps(&mut self, at: StreamAt, (mut before, steps): (Hlc, Vec<Step>), fresh: Fresh) {
-        if steps.is_empty() {
-            return;
-        }
+    fn apply_steps(
+        &mut self,
+        at: StreamAt,
+        (mut before, steps): (Hlc, Vec<Step>),
+        fresh: Fresh,
+        now: Now,
+    ) {
         let stream = &self.streams[at];
         let (conv, device, account) = (stream.conv, stream.device, stream.account);
+        if steps.is_empty() {
+            self.release_parked(conv, now);
+            return;
+        }
         let id = self.convs[conv].id;
         let user = stream.user.clone();
         for step in steps {
             match step {
                 Step::Deliver(epoch, seq, held) => {
-                    if !fresh.has(epoch, seq) {
-                        let key = rows::held_key(id, device, epoch, seq);
-                        self.effects.delete(Table::Streams, key);
+                    let stored = !fresh.has(epoch, seq);
+                    if stored {
                         self.share(account, 0, -1);
                     }
                     if held.body.is_none() && held.hlc == Hlc(0) {
                         self.put_gap(at, (epoch, seq), 1, before);
                     }
-                    if let Some(body) = &held.body {
+                    let told = self.park(at, (epoch, seq), &held, stored, now);
+                    if held.body.is_some() {
                         before = held.hlc;
+                    }
+                    let Some(gap) = told else {
+                        continue;
+                    };
+                    if stored {
+                        let key = rows::held_key(id, device, epoch, seq);
+                        self.effects.delete(Table::Streams, key);
+                    }
+                    if let Some(body) = &held.body {
                         let message = message_id(id, device, epoch, seq);
-                        self.deliver(conv, (&user, account), message, &held, body);
+                        self.deliver(conv, (&user, account), message, &held, (body, gap));
                     }
                 }
                 Step::Gap(epoch, seq, count) => {
@@ -371,6 +391,7 @@ impl Delivery {
                 }
             }
         }
+        self.release_parked(conv, now);
         self.put_conv(conv);
     }
 
@@ -411,7 +432,7 @@ impl Delivery {
         (user, account): (&UserId, UserAt),
         id: MessageId,
         held: &Held,
-        body: &[u8],
+        (body, causal_gap): (&[u8], bool),
     ) {
         let by_arrival = planted("delivery-sort-by-arrival");
         let sort = SortKey {
@@ -443,7 +464,11 @@ impl Delivery {
                 Standing::Current
             },
             clock_suspect: held.suspect,
+            causal_gap,
         };
+        if received.content.is_visible() {
+            self.note_heard(conv, &id, held.roster);
+        }
         if late {
             mark("delivery-late");
         }
@@ -479,6 +504,7 @@ impl Delivery {
         if top.is_some() {
             self.raise_stream(at, top, now);
         }
+        self.tell_parked(at, Timestamp::MAX, now);
     }
 
     fn raise_stream(&mut self, at: StreamAt, top: Option<u64>, now: Now) {
@@ -489,7 +515,7 @@ impl Delivery {
             let before = stream.last.0;
             stream.raise(top, true, &mut steps);
             self.put_stream(at);
-            self.apply_steps(at, (before, steps), Fresh::NONE);
+            self.apply_steps(at, (before, steps), Fresh::NONE, now);
         }
         self.await_held(at, now);
         if top.is_some() {

@@ -27,6 +27,8 @@ use crate::wire::{self, BoundedVec};
 const PROBE_FROM: u32 = 3;
 /// What a message needs besides its body when it is not the first of its frame, at the most.
 const MESSAGE_OVERHEAD: usize = 64;
+/// What a causal hint needs, at the most.
+const HINT: usize = 40;
 /// Epochs listed in one hello, the oldest: what expired lies in the first of them.
 const MAX_OPEN: usize = 12;
 /// What expired is announced for another time to live, but at least for so long.
@@ -226,7 +228,7 @@ impl Delivery {
                 mark("delivery-not-sealed");
                 break;
             };
-            let takes = sealed.len() + MESSAGE_OVERHEAD;
+            let takes = sealed.len() + MESSAGE_OVERHEAD + entry.deps.len() * HINT;
             if carried.is_some() && takes > room {
                 break;
             }
@@ -245,7 +247,7 @@ impl Delivery {
                 seq: at.1,
                 hlc: entry.hlc.0,
                 ttl_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-                deps: BoundedVec::default(),
+                deps: BoundedVec::take_from(entry.deps.iter().copied()),
                 body,
             };
             it.out.unsent.remove(at);

@@ -16,7 +16,7 @@ use crate::effect::{RestoreError, Row, Table};
 use crate::hlc::Hlc;
 use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, TxnId, UserId};
 use crate::time::{Timestamp, UnixMillis};
-use crate::wire::delivery::Refusal;
+use crate::wire::delivery::{Dep, Refusal};
 pub(super) use crate::wire::to_vec as encode;
 
 pub(super) fn decode<'a, T: Deserialize<'a>>(row: &'a Row) -> Result<T, RestoreError> {
@@ -100,6 +100,7 @@ struct ConvRow {
     pos: u64,
     shown: Option<Place>,
     read: Option<Place>,
+    heard: Vec<Dep>,
 }
 
 pub(super) fn encode_conv(it: &Conv, hlc: Hlc) -> Vec<u8> {
@@ -118,6 +119,7 @@ pub(super) fn encode_conv(it: &Conv, hlc: Hlc) -> Vec<u8> {
         pos: it.pos,
         shown: it.shown.map(Place::from),
         read: it.read.map(Place::from),
+        heard: it.heard.iter().copied().collect(),
     })
 }
 
@@ -135,6 +137,7 @@ pub(super) fn restore_conv(row: &Row, it: &mut Conv) -> Result<Hlc, RestoreError
     it.pos = stored.pos;
     it.shown = stored.shown.map(SortKey::from);
     it.read = stored.read.map(SortKey::from);
+    it.heard = stored.heard.into();
     Ok(Hlc(stored.hlc))
 }
 
@@ -149,6 +152,7 @@ struct OutboxRow<'a> {
     delivered: bool,
     /// Why it cannot be sent for now; then also whether a copy may be out.
     wedged: Option<(Stuck, bool)>,
+    deps: Vec<Dep>,
     #[serde(borrow)]
     body: Run<'a>,
 }
@@ -167,6 +171,7 @@ pub(super) fn encode_outbox(
         failed: end.map(Failed::from),
         delivered: entry.ack >= Ack::Delivered,
         wedged: wedged.map(|why| (why.into(), entry.copies > 0)),
+        deps: entry.deps.clone(),
         body: Run(&entry.body),
     })
 }
@@ -188,6 +193,7 @@ pub(super) fn restore_outbox(
         roster: stored.roster,
         prev_roster: stored.prev_roster,
         expires: UnixMillis(stored.expires),
+        deps: stored.deps,
         body: Bytes::copy_from_slice(stored.body.0),
         devices: 0,
         users: 0,
@@ -237,6 +243,8 @@ struct HeldRow<'a> {
     expires: u64,
     former: bool,
     suspect: bool,
+    roster: u64,
+    deps: Vec<Dep>,
     #[serde(borrow)]
     body: Option<Run<'a>>,
 }
@@ -247,6 +255,8 @@ pub(super) fn encode_held(held: &Held) -> Vec<u8> {
         expires: held.expires.0,
         former: held.former,
         suspect: held.suspect,
+        roster: held.roster,
+        deps: held.deps.clone(),
         body: held.body.as_deref().map(Run),
     })
 }
@@ -275,7 +285,7 @@ impl StoredStream {
 /// A row of `Streams`.
 pub(super) enum StreamItem {
     State(UserId, StoredStream),
-    Held(u64, Held),
+    Held(Epoch, u64, Held),
 }
 
 pub(super) fn restore_stream(row: &Row) -> Result<(ConvId, DeviceId, StreamItem), RestoreError> {
@@ -298,7 +308,7 @@ pub(super) fn restore_stream(row: &Row) -> Result<(ConvId, DeviceId, StreamItem)
         let user = user(stored.user, row)?;
         return Ok((conv, device, StreamItem::State(user, state)));
     }
-    let (_, seq) = two_u64(rest).ok_or_else(|| RestoreError::of(row))?;
+    let (epoch, seq) = two_u64(rest).ok_or_else(|| RestoreError::of(row))?;
     let stored: HeldRow<'_> = decode(row)?;
     let held = Held {
         hlc: Hlc(stored.hlc),
@@ -306,9 +316,11 @@ pub(super) fn restore_stream(row: &Row) -> Result<(ConvId, DeviceId, StreamItem)
         due: Timestamp::MAX,
         former: stored.former,
         suspect: stored.suspect,
+        roster: stored.roster,
+        deps: stored.deps,
         body: stored.body.map(|body| body.0.to_vec()),
     };
-    Ok((conv, device, StreamItem::Held(seq, held)))
+    Ok((conv, device, StreamItem::Held(Epoch(epoch), seq, held)))
 }
 
 #[derive(Serialize, Deserialize)]

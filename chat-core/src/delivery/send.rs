@@ -20,8 +20,8 @@ use crate::time::{Now, Timestamp};
 use crate::wire;
 
 /// What a frame needs besides its content, at the most: the header with key, signature and the
-/// longest name, the numbers, and what the sealer adds.
-pub(super) const FRAME_OVERHEAD: usize = 768;
+/// longest name, the numbers and causal hints, and what the sealer adds.
+pub(super) const FRAME_OVERHEAD: usize = 1_024;
 
 pub(super) fn hash(conv: ConvId, body: &[u8]) -> [u8; 16] {
     let mut hash = Sha256::new();
@@ -99,12 +99,14 @@ impl Delivery {
             .last_key_value()
             .map_or(now.wall, |(_, last)| last.expires)
             .max(now.wall.plus(self.config.content_ttl));
+        let deps = core::mem::take(&mut it.heard).into();
         let entry = Entry {
             txn,
             hlc: self.clock.tick(now.wall),
             roster,
             prev_roster: core::mem::replace(&mut it.out.last_roster, roster),
             expires,
+            deps,
             body,
             devices: 0,
             users: 0,

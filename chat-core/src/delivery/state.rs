@@ -3,8 +3,9 @@
 //! A frame's ids are looked up once; from there on everything goes by slot, also timers and sets,
 //! so that no step depends on how many conversations or people there are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::causal::{Head, head};
 use super::inbox::Stream;
 use super::outbox::Outbox;
 use super::types::{FailReason, Route, SortKey};
@@ -14,6 +15,7 @@ use crate::effect::Table;
 use crate::id::{ConvId, DeviceId, MessageId, UserId};
 use crate::slots::Slot;
 use crate::time::Timestamp;
+use crate::wire::delivery::Dep;
 
 /// A conversation.
 pub(super) type ConvAt = Slot<ConvId>;
@@ -33,6 +35,8 @@ pub(super) enum Key {
     Ack(UserAt),
     /// What is held will not be completed any more.
     Flush(StreamAt),
+    /// What waits for other messages has waited long enough.
+    Parked(StreamAt),
     /// Typing lapses.
     Typing(ConvAt, UserId),
 }
@@ -99,6 +103,12 @@ pub(super) struct Conv {
     pub(super) dues: Dues,
     /// What arrives here, in the order in which it was first heard of.
     pub(super) streams: Vec<StreamAt>,
+    /// The same by how a causal hint names them.
+    pub(super) heads: BTreeMap<Head, StreamAt>,
+    /// What others said since we last wrote, the latest of each device, oldest first (ID9).
+    pub(super) heard: VecDeque<Dep>,
+    /// Streams of which something waits for other messages.
+    pub(super) parked: Vec<StreamAt>,
     /// Told and not acknowledged, with whose it is.
     pub(super) inbox: BTreeMap<u64, UserAt>,
     /// The last place used in the inbox log.
@@ -119,6 +129,9 @@ impl Conv {
             out: Outbox::new(config.window),
             dues: Dues::default(),
             streams: Vec::new(),
+            heads: BTreeMap::new(),
+            heard: VecDeque::new(),
+            parked: Vec::new(),
             inbox: BTreeMap::new(),
             pos: 0,
             shown: None,
@@ -175,7 +188,9 @@ impl Delivery {
         let at = self.streams.slot_or_insert_with(&(conv, device), || {
             Stream::new(conv, device, user.clone(), account)
         });
-        self.convs[conv].streams.push(at);
+        let it = &mut self.convs[conv];
+        it.streams.push(at);
+        it.heads.insert(head(&device), at);
         at
     }
 
@@ -184,7 +199,9 @@ impl Delivery {
         let (conv, device) = *self.streams.key(at);
         let account = self.streams[at].account;
         self.streams.remove(&(conv, device));
-        self.convs[conv].streams.retain(|other| *other != at);
+        let it = &mut self.convs[conv];
+        it.streams.retain(|other| *other != at);
+        it.heads.remove(&head(&device));
         self.starved.remove(&at);
         self.timers.remove(&Key::Flush(at));
         let id = self.convs[conv].id;

@@ -103,6 +103,7 @@ impl From<Failed> for FailReason {
 const LATE: u8 = 1;
 const FORMER: u8 = 2;
 const SUSPECT: u8 = 4;
+const CAUSAL_GAP: u8 = 8;
 
 const KEY: usize = 32 + 8 + 32 + 8 + 8;
 
@@ -134,6 +135,7 @@ pub(super) fn encode_received(received: &Received, body: &[u8]) -> Vec<u8> {
         (received.late, LATE),
         (received.standing == Standing::Former, FORMER),
         (received.clock_suspect, SUSPECT),
+        (received.causal_gap, CAUSAL_GAP),
     ] {
         if set {
             flags |= flag;
@@ -206,6 +208,7 @@ pub(super) fn read(row: &Row) -> Result<TimelineItem, RestoreError> {
                 Standing::Former
             },
             clock_suspect: flags & SUSPECT != 0,
+            causal_gap: flags & CAUSAL_GAP != 0,
         }),
         Item::Sent {
             id,

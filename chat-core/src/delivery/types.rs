@@ -98,6 +98,8 @@ pub struct Received {
     pub standing: Standing,
     /// Its sender's clock lies too far ahead to be believed.
     pub clock_suspect: bool,
+    /// Its author had been told something that did not come here in time (ID9).
+    pub causal_gap: bool,
 }
 
 /// What a timeline holds at one place.

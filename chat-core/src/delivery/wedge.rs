@@ -203,7 +203,7 @@ impl Delivery {
             seq: Seq(seq),
         };
         self.store_held_row(at, seq);
-        self.deliver(conv, (&user, account), id, &whole, &body);
+        self.deliver(conv, (&user, account), id, &whole, (&body, false));
         self.put_conv(conv);
     }
 }

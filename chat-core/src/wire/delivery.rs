@@ -8,15 +8,22 @@ use super::{BoundedBytes, BoundedVec};
 /// The largest sealed body. With header and signature it stays under the 64 KiB frame limit.
 pub const MAX_BODY: usize = 48 * 1024;
 
-/// A causal hint: "I had delivered up to here of this stream" (reliability 2.2).
+/// Causal hints of one message.
+pub const MAX_DEPS: usize = 8;
+
+/// A causal hint: "I had been told this message, the latest of its device, before I wrote"
+/// (reliability 2.2, ID9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dep {
-    /// The stream's device.
-    pub device: [u8; 32],
+    /// The first bytes of the stream's device: a hint that names another one by chance costs a
+    /// wait, and decides nothing.
+    pub device: [u8; 8],
     /// Its epoch.
     pub epoch: u64,
-    /// The highest sequence number delivered.
+    /// The sequence number.
     pub seq: u64,
+    /// The `roster` that it cites: who was admitted after that does not wait for it.
+    pub roster: u64,
 }
 
 /// Messages in one [`Data`] frame.
@@ -31,8 +38,8 @@ pub struct Message {
     pub hlc: u64,
     /// Milliseconds left to live at transmit.
     pub ttl_ms: u64,
-    /// Causal hints.
-    pub deps: BoundedVec<Dep, 8>,
+    /// What its author had been told since its previous message, where somebody may lack it.
+    pub deps: BoundedVec<Dep, MAX_DEPS>,
     /// The sealed content. Empty: the message was taken back before it ever left (Q3), and its
     /// number is to be passed over; with a clock of 0 it was given up although a copy may have left
     /// (Q2), and its number is a gap to who has none.

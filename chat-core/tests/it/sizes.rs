@@ -53,6 +53,15 @@ fn frames_have_the_published_sizes() {
         ..data.clone()
     };
     assert_eq!(batch.more.len(), delivery::MAX_BATCH - 1);
+    let hint = |device| delivery::Dep {
+        device: [device; 8],
+        epoch: EPOCH,
+        seq: 1_000,
+        roster: 40,
+    };
+    let mut answer = data.clone();
+    answer.first.deps = BoundedVec::take_from((0..).map(hint));
+    assert_eq!(answer.first.deps.len(), delivery::MAX_DEPS);
     let ack = delivery::Ack {
         streams: BoundedVec::take_from([delivery::StreamAck {
             device: [8; 32],
@@ -81,6 +90,10 @@ fn frames_have_the_published_sizes() {
     };
     let sizes = [
         ("a text of 64 bytes", size(&conv, data)),
+        (
+            "a text of 64 bytes after eight others spoke",
+            size(&conv, answer),
+        ),
         ("64 texts of 64 bytes in one frame", size(&conv, batch)),
         (
             "an acknowledgement of one stream",

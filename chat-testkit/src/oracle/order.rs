@@ -13,6 +13,10 @@ use super::{At, Seen, Verdict, View, Violation};
 
 /// What a receiver may hold back of one sender (reliability 2.3, the window).
 const WINDOW: usize = 128;
+/// What may wait for messages of others beside that, all senders (ID9), and of how many epochs of
+/// one.
+const PARKED: usize = 1_000;
+const EPOCHS: usize = 12;
 /// What it may remember of one sender beside that, in bytes: places, refusals, a name.
 const MAX_STATE: usize = 4_096;
 /// A row of a stream's state is named by conversation and device, one of a held message also by
@@ -119,9 +123,11 @@ impl Order {
             let epoch = rest.get(..8).unwrap_or_default();
             *held.entry(stream).or_default().entry(epoch).or_default() += 1;
         }
+        let mut all = 0;
         for epochs in held.values() {
             let most = epochs.values().sum::<usize>();
-            if epochs.len() > 1 || most > WINDOW {
+            all += most.saturating_sub(WINDOW);
+            if epochs.len() > EPOCHS || all > PARKED {
                 let text = format!(
                     "node {node} holds {most} messages of {} epochs of one sender",
                     epochs.len()

@@ -111,6 +111,7 @@ fn received(bench: &Bench, seq: u64, pos: u64, redelivered: bool) -> Got {
         content: Content::text(format!("m{seq}")),
         pos,
         redelivered,
+        causal_gap: false,
     }
 }
 
@@ -552,13 +553,14 @@ fn id5_too_much_of_one_sender_bites() {
         Bytes::from(key)
     };
     let body = Bytes::from_static(b"held");
-    let held: Vec<_> = (1..=129).map(|seq| key(1, seq)).collect();
+    let held: Vec<_> = (1..=1_129).map(|seq| key(1, seq)).collect();
     let rows = |keys: &[Bytes]| keys.iter().map(|key| (key.clone(), body.clone())).collect();
     let mut check =
         |rows: Vec<(Bytes, Bytes)>| order.bounded(0, rows.iter().map(|(key, value)| (key, value)));
-    check(rows(&held[..128])).unwrap();
+    check(rows(&held[..1_128])).unwrap();
     assert_eq!(rule(check(rows(&held))), "ID5");
-    assert_eq!(rule(check(rows(&[key(1, 1), key(2, 1)]))), "ID5");
+    let epochs: Vec<_> = (1..=13).map(|epoch| key(epoch, 1)).collect();
+    assert_eq!(rule(check(rows(&epochs))), "ID5");
     let fat = (Bytes::from(vec![7; 64]), Bytes::from(vec![0; 5_000]));
     assert_eq!(rule(check(vec![fat])), "ID5");
 }

@@ -55,6 +55,7 @@ pub const BUGS: &[Bug] = &[
     bug("delivery-passes-twice", Suite::Delivery, 1_500),
     bug("delivery-wedge-silent", Suite::Delivery, 1_500),
     bug("delivery-base-stays", Suite::Delivery, 1_500),
+    bug("delivery-hints-ignored", Suite::Delivery, 1_500),
     bug("delivery-new-epoch-first", Suite::Delivery, 1_500),
     bug("delivery-no-hello", Suite::Delivery, 1_500),
     bug("delivery-no-inbox-row", Suite::Delivery, 1_500),

@@ -14,6 +14,7 @@ use crate::sealer::Plain;
 use crate::time::UnixMillis;
 use crate::wire::Body;
 
+mod causal;
 mod chaos;
 mod expiry;
 mod members;

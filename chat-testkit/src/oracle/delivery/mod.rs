@@ -1,6 +1,7 @@
-//! Delivery: ID1–ID7, from commands, told events and `Data` frames on the wire. What is seen is
+//! Delivery: ID1–ID7 and ID9, from commands, told events and `Data` frames on the wire. What is seen is
 //! judged here at once; `settled` judges at the end what never came (ID4, ID7).
 
+mod causal;
 mod settled;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -45,6 +46,7 @@ pub(super) struct Got {
     pub content: Content,
     pub pos: u64,
     pub redelivered: bool,
+    pub causal_gap: bool,
 }
 
 impl Got {
@@ -55,6 +57,7 @@ impl Got {
             content: received.content.clone(),
             pos: received.pos,
             redelivered: received.redelivered,
+            causal_gap: received.causal_gap,
         }
     }
 }
@@ -71,6 +74,7 @@ impl Fate {
 #[derive(Clone, Debug)]
 struct Message {
     node: usize,
+    user: UserId,
     conv: ConvId,
     body: String,
     at: u64,
@@ -78,6 +82,8 @@ struct Message {
     /// Those of them that were in a session with the sender too.
     met: BTreeSet<DeviceId>,
     fate: Fate,
+    /// What its author had been told before, the latest of each device (ID9).
+    after: Vec<MessageId>,
     /// The sender's process.
     life: u64,
     /// The process that its failure was last told in.
@@ -90,6 +96,8 @@ struct Inbox {
     seen: BTreeMap<MessageId, (u64, u64)>,
     last_place: BTreeMap<ConvId, u64>,
     last_of: BTreeMap<(DeviceId, ConvId), MessageId>,
+    /// Streams of which something was told before what it answers, flagged.
+    loose: BTreeSet<(DeviceId, ConvId)>,
     /// First missing message and how many.
     gaps: Vec<(MessageId, u64)>,
 }
@@ -167,7 +175,7 @@ impl Delivery {
     /// Judges one observation.
     ///
     /// # Errors
-    /// ID1, ID2, ID6 or ID7.
+    /// ID1, ID2, ID6, ID7 or ID9.
     pub fn see(&mut self, at: At<'_>, seen: Seen<'_>) -> Verdict {
         match seen {
             Seen::Started => {
@@ -341,12 +349,14 @@ impl Delivery {
                 let met = to.iter().filter(meets).map(|(_, device)| *device).collect();
                 let message = Message {
                     node: at.node,
+                    user: at.user.clone(),
                     conv: *conv,
                     body: body.clone(),
                     at: at.now,
                     to: to.clone(),
                     met,
                     fate: Fate::Issued,
+                    after: self.causes(at.node, *conv),
                     life: self.places[at.node].life,
                     failed_in: None,
                 };
@@ -479,7 +489,7 @@ impl Delivery {
             return Err(Violation::new("ID2", text));
         }
         inbox.seen.insert(id, (received.pos, life));
-        Ok(())
+        self.in_causal_order(at, received)
     }
 
     /// A message that nobody sent, or by another, is a forgery (IG12).
