@@ -9,6 +9,8 @@ pub mod broken;
 #[cfg(unix)]
 pub mod broker;
 #[cfg(feature = "suites")]
+pub mod model;
+#[cfg(feature = "suites")]
 pub mod oracle;
 pub mod peer;
 #[cfg(unix)]

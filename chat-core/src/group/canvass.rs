@@ -53,7 +53,12 @@ impl Groups {
             return;
         }
         let promised = group.record.promised.round;
-        let round = roster.term.round.max(promised).max(group.refused) + 1;
+        let beyond = if planted("group-rounds-never-skip") {
+            0
+        } else {
+            promised.max(group.refused)
+        };
+        let round = roster.term.round.max(beyond) + 1;
         if round > roster.term.round + MAX_JUMP {
             mark("group-rounds-exhausted");
             return;
@@ -197,8 +202,7 @@ impl Groups {
         };
         let count = canvass.supports.len() + 1;
         let outvoted = canvass.against.len() >= count;
-        let free =
-            group.record.promised.round < canvass.round || planted("group-round-not-above-promise");
+        let free = group.record.promised.round < canvass.round;
         if count < chain.roster.needed() || chain.head() != canvass.base || outvoted || !free {
             mark("group-canvass-fails");
             if count > 1 {

@@ -39,7 +39,7 @@ pub(super) struct Chain {
     sides: Vec<Self>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Link {
     bytes: Bytes,
     hash: Hash,
@@ -376,6 +376,16 @@ impl Chain {
             head: to.min(self.index()),
             entries: BoundedVec::take_from(entries),
         }
+    }
+}
+
+impl core::fmt::Debug for Link {
+    /// The hash stands for the bytes.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Link")
+            .field("hash", &self.hash)
+            .field("term", &self.term)
+            .finish_non_exhaustive()
     }
 }
 

@@ -107,14 +107,12 @@ impl Groups {
             seniority: seat.seniority,
             claimant: me,
         };
-        if !planted("group-claims-without-promise") {
-            group.record.promised = Promise {
-                round,
-                candidate: me.0,
-                base: chain.hash(),
-            };
-            self.save(id);
-        }
+        group.record.promised = Promise {
+            round,
+            candidate: me.0,
+            base: chain.hash(),
+        };
+        self.save(id);
         let Ok(index) = self.append_under(id, term, Op::Claim(warrant), now) else {
             return false;
         };

@@ -96,17 +96,13 @@ impl Groups {
             return false;
         };
         let roster = &chain.roster;
-        let claimed = if planted("group-change-before-claim-commits") {
-            0
-        } else {
-            roster.claimed
-        };
         let changed = if planted("group-two-uncommitted-changes") {
             0
         } else {
             roster.changed
         };
-        let ready = roster.policy == Policy::Available || held.committed >= claimed.max(changed);
+        let ready =
+            roster.policy == Policy::Available || held.committed >= roster.claimed.max(changed);
         if !ready {
             mark("group-waits-for-commit");
         }

@@ -14,7 +14,7 @@ use crate::channel::Channel;
 use crate::effect::Outgoing;
 use crate::id::{GroupId, UserId};
 use crate::identity::Sender;
-use crate::probe::mark;
+use crate::probe::{mark, planted};
 use crate::time::Now;
 use crate::wire::BoundedBytes;
 use crate::wire::group::{Offer, Propose};
@@ -243,7 +243,7 @@ impl Groups {
                     mark("group-late-answer");
                     return;
                 }
-                if propose.action == DECLINE {
+                if propose.action == DECLINE && !planted("group-decline-accepts") {
                     self.end_offer(id);
                     return;
                 }

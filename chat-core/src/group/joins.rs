@@ -19,7 +19,7 @@ use crate::channel::Channel;
 use crate::effect::{Outgoing, Table};
 use crate::id::{DeviceId, GroupId, RequestId, UserId};
 use crate::identity::Sender;
-use crate::probe::mark;
+use crate::probe::{mark, planted};
 use crate::time::{Now, UnixMillis};
 use crate::wire::BoundedStr;
 use crate::wire::group::{JoinAnswer, JoinReq};
@@ -103,7 +103,9 @@ impl Groups {
             self.welcome(group, &list);
         }
         for (request, waiting) in chosen {
-            self.drop_waiting(group, request);
+            if !planted("group-request-stays") {
+                self.drop_waiting(group, request);
+            }
             self.answer(group, request, &waiting.user, ADMITTED, "");
         }
         Ok(())

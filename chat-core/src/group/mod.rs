@@ -160,6 +160,7 @@ impl Timer {
 
 /// One group as this device holds it.
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "probe", derive(Clone))]
 struct Group {
     record: Record,
     chain: Option<Chain>,
@@ -213,8 +214,10 @@ struct Group {
     reported: u64,
 }
 
-/// All groups of one device.
+/// All groups of one device. Two copies would sign two things for one place: only a search of all
+/// that may happen copies it.
 #[derive(Debug)]
+#[cfg_attr(feature = "probe", derive(Clone))]
 pub struct Groups {
     me: Sender,
     signer: Arc<dyn Signer>,

@@ -18,7 +18,7 @@ use super::{Group, Groups, Timer};
 use crate::channel::Channel;
 use crate::effect::{Outgoing, Table};
 use crate::id::GroupId;
-use crate::probe::mark;
+use crate::probe::{mark, planted};
 use crate::time::Now;
 use crate::wire::BoundedVec;
 use crate::wire::group::Entries;
@@ -135,7 +135,10 @@ impl Groups {
         let Some(chain) = &group.chain else {
             return;
         };
-        if group.orphans.is_empty() || chain.roster.leader.device == self.me.device {
+        if group.orphans.is_empty()
+            || chain.roster.leader.device == self.me.device
+            || planted("group-branch-not-shown")
+        {
             return;
         }
         let pick = self.rng.below(group.orphans.len() as u64);

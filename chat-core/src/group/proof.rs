@@ -4,6 +4,7 @@
 
 use crate::id::{DeviceId, GroupId, UserId};
 use crate::identity::{PublicKey, Signature, Signer, Verifier};
+use crate::probe::planted;
 use crate::time::UnixMillis;
 
 use super::entry::Nonce;
@@ -31,11 +32,8 @@ impl LeftProof {
     }
 
     pub(super) fn holds(&self, group: GroupId, verifier: &dyn Verifier) -> bool {
-        verifier.verify(
-            &self.key,
-            &Self::message(group, self.nonce),
-            &self.signature,
-        )
+        let message = Self::message(group, self.nonce);
+        verifier.verify(&self.key, &message, &self.signature) || planted("group-leave-unsigned")
     }
 
     pub(super) fn instance(&self) -> (DeviceId, Nonce) {
@@ -92,6 +90,7 @@ impl SupportProof {
 
     pub(super) fn holds(&self, cause: &Cause, verifier: &dyn Verifier) -> bool {
         verifier.verify(&self.key, &cause.message(), &self.signature)
+            || planted("group-support-unsigned")
     }
 
     pub(super) fn to_bytes(&self) -> [u8; 96] {

@@ -1,7 +1,8 @@
 //! The log for those who lack a part of it, and the part that we lack ourselves.
 //!
 //! Any holder serves, also one that is out or asks to come in: it may be the only one left. Members
-//! get everything, former members what came before they went. Who is unknown here but names an
+//! get everything, former members what came before they went, and up to the reigning claim when they
+//! are on another branch, which only a greater head ends. Who is unknown here but names an
 //! entry of the log proves that it was let in on another branch; it is served, and asked for that
 //! branch. At most [`RATE`] answers per second, peer and group, so that a small request cannot make
 //! us flood.
@@ -29,6 +30,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// The answers of the running second.
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "probe", derive(Clone))]
 pub(super) struct Served {
     since: Timestamp,
     count: BTreeMap<(GroupId, DeviceId), u32>,
@@ -90,7 +92,8 @@ impl Groups {
         let known = until.is_some();
         // The first entry is no proof: its hash is the name of the group.
         let until = until.or((common > 1).then(|| chain.index()));
-        let Some(until) = until else {
+        let out = seat.is_none() && planted("group-serves-members-only");
+        let Some(until) = until.filter(|_| !out) else {
             mark("group-fetch-by-stranger");
             return;
         };

@@ -8,6 +8,7 @@ use core::cmp::{Ordering, Reverse};
 use serde::{Deserialize, Serialize};
 
 use crate::id::DeviceId;
+use crate::probe::planted;
 use crate::wire::group::{Head as WireHead, Term as WireTerm};
 
 /// SHA-256 over an entry as carried.
@@ -39,7 +40,10 @@ pub(super) struct Term {
 
 impl Ord for Term {
     fn cmp(&self, other: &Self) -> Ordering {
-        let key = |t: &Self| (t.round, t.majority, Reverse(t.seniority), t.claimant);
+        let key = |t: &Self| {
+            let majority = t.majority && !planted("group-term-ignores-majority");
+            (t.round, majority, Reverse(t.seniority), t.claimant)
+        };
         key(self).cmp(&key(other))
     }
 }

@@ -132,10 +132,7 @@ impl Group {
             if kick.settled(hash, roster) {
                 return None;
             }
-            let open = |(device, nonce): &(DeviceId, Nonce)| {
-                !roster.went(*device, *nonce)
-                    && (*device != roster.leader.device || !roster.sits(*device, *nonce))
-            };
+            let open = |one: &(DeviceId, Nonce)| !roster.went(one.0, one.1) && !roster.reigns(one);
             let op = kick.removals.iter().find_map(|one| {
                 let rest: Vec<_> = one.instances.iter().copied().filter(open).collect();
                 kick_op(&one.user, &rest, &one.reason, roster)
@@ -146,9 +143,8 @@ impl Group {
     }
 
     fn left_task(&self, roster: &Roster) -> Option<Op> {
-        let leader = roster.leader.device;
         let mut open = self.lefts.iter();
-        let (_, (proof, user)) = open.find(|((device, _), _)| *device != leader)?;
+        let (_, (proof, user)) = open.find(|(instance, _)| !roster.reigns(instance))?;
         Some(Op::Left {
             proof: proof.clone(),
             user: user.clone(),
@@ -168,7 +164,7 @@ pub(super) fn kick_op(
     let mut named: Vec<_> = instances
         .iter()
         .copied()
-        .filter(|(device, _)| *device != roster.leader.device)
+        .filter(|instance| !roster.reigns(instance))
         .collect();
     named.retain(|(device, nonce)| {
         seats += usize::from(roster.sits(*device, *nonce));

@@ -5,12 +5,16 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use chat_core::probe;
+use chat_testkit::model::{Case, cases, search};
 use chat_testkit::sim::{
-    BUGS, Caught, Outcome, REQUIRED_MARKS, Suite, Swarm, expand, hunt, run, run_script, shrink,
+    BUGS, Caught, Outcome, REQUIRED_MARKS, Suite, Swarm, expand, hunt, run, run_script, scale,
+    shrink,
 };
 
 const USAGE: &str = "\
-usage: sim <delivery|sessions|presence|groups|all|planted> [options]
+usage: sim <delivery|sessions|presence|groups|siege|all|planted|model|scale> [options]
+  --depth N         with model: events on a path (default 5)
   --policy P        with groups: available (default) or strict
   --seeds A..B      run these seeds (default 0..1000)
   --replay SEED     run one seed
@@ -18,7 +22,7 @@ usage: sim <delivery|sessions|presence|groups|all|planted> [options]
   --shrink          with --replay: print the smallest script that still fails
   --double-check    run each seed twice and compare
   --threads N       default 2
-  --bug NAME        with planted: only this one";
+  --bug NAME        with planted: only this one; with model: planted before the search";
 
 /// Below this many seeds an empty mark proves nothing.
 const SEEDS_FOR_MARKS: u64 = 500;
@@ -34,6 +38,7 @@ struct Options {
     threads: u64,
     bug: Option<String>,
     strict: bool,
+    depth: u8,
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
@@ -47,6 +52,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
         threads: 2,
         bug: None,
         strict: false,
+        depth: 5,
     };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
@@ -68,6 +74,10 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
                     "strict" => true,
                     other => return Err(format!("unknown policy {other}")),
                 }
+            }
+            "--depth" => {
+                let depth = number(&value()?)?;
+                options.depth = u8::try_from(depth).map_err(|_| "at most 255".to_owned())?;
             }
             "--bug" => options.bug = Some(value()?),
             "--trace" => options.trace = true,
@@ -96,6 +106,8 @@ fn main() -> ExitCode {
         .collect();
     let good = match options.what.as_str() {
         "planted" => planted(&options),
+        "model" => model(&options),
+        "scale" => scales(),
         _ if suites.is_empty() => {
             eprintln!("unknown suite {}\n{USAGE}", options.what);
             return ExitCode::from(2);
@@ -205,7 +217,12 @@ impl Totals {
 
 fn sweep(suite: Suite, options: &Options) -> (Totals, bool) {
     let started = Instant::now();
-    let (threads, seeds, twice) = (options.threads, options.seeds.clone(), options.double_check);
+    let (threads, twice) = (options.threads, options.double_check);
+    let mut seeds = options.seeds.clone();
+    if suite == Suite::Siege && options.what == "all" {
+        // Its runs are the longest by far.
+        seeds.end = seeds.start + (seeds.end - seeds.start) / 4;
+    }
     let mut totals = Totals::default();
     std::thread::scope(|scope| {
         let parts: Vec<_> = (0..threads)
@@ -328,4 +345,64 @@ fn planted(options: &Options) -> bool {
         found.len() - missed
     );
     missed == 0 && !found.is_empty()
+}
+
+/// Every order of a few events, in small groups.
+fn model(options: &Options) -> bool {
+    let bug = options.bug.clone().map(|name| &*name.leak());
+    let threads = options.threads as usize;
+    let cases = cases(options.depth);
+    let mut found: Vec<_> = std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..threads)
+            .map(|part| {
+                let mine = cases.iter().enumerate().skip(part).step_by(threads);
+                scope.spawn(move || {
+                    probe::plant(bug);
+                    let one = |(at, case): (usize, &Case)| {
+                        let started = Instant::now();
+                        let found = search(case);
+                        (at, *case, found, started.elapsed().as_secs_f64())
+                    };
+                    mine.map(one).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        parts
+            .into_iter()
+            .flat_map(|part| part.join().expect("a search that panics has printed why"))
+            .collect()
+    });
+    found.sort_by_key(|(at, ..)| *at);
+    let (mut states, mut events, mut violations) = (0, 0, 0);
+    for (_, case, found, seconds) in &found {
+        println!(
+            "{case}: states={} events={} seconds={seconds:.1}",
+            found.states, found.events
+        );
+        states += found.states;
+        events += found.events;
+        if let Some((violation, path)) = &found.violation {
+            violations += 1;
+            println!("  {violation}");
+            for act in path {
+                println!("    {act:?}");
+            }
+        }
+    }
+    println!("model: states={states} events={events} violations={violations}");
+    violations == 0
+}
+
+/// What a group of 10, 100 and 1,000 members costs.
+fn scales() -> bool {
+    for members in [10, 100, 1_000] {
+        let scale = scale(members);
+        for (what, cost) in &scale.costs {
+            println!(
+                "members={members} {what}: frames={} sent={} received={} steps={}",
+                cost.frames, cost.sent, cost.received, cost.steps
+            );
+        }
+    }
+    true
 }

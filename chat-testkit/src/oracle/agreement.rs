@@ -15,7 +15,7 @@ use super::{View, Violation};
 const PEOPLE: Duration = Duration::from_secs(30);
 
 /// Watches one run after its last fault.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Agreement {
     /// In µs.
     bound: u64,

@@ -40,6 +40,21 @@ pub(crate) struct Fold {
     pub(crate) voided: BTreeSet<Hash>,
     pub(crate) fences: BTreeMap<(u64, [u8; 32]), u64>,
     pub(crate) closed: bool,
+    /// Where the term began.
+    pub(crate) claimed: u64,
+    /// The last entry that changed who is in.
+    pub(crate) changed: u64,
+    pub(crate) former: Option<Former>,
+}
+
+/// The reign before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Former {
+    pub(crate) leader: [u8; 32],
+    /// It handed over, or went on under a greater term.
+    pub(crate) orderly: bool,
+    /// Whom it had deposed itself.
+    pub(crate) deposed: Option<[u8; 32]>,
 }
 
 impl Fold {
@@ -108,6 +123,9 @@ impl Fold {
             voided: BTreeSet::new(),
             fences: BTreeMap::new(),
             closed: false,
+            claimed: 1,
+            changed: 1,
+            former: None,
         })
     }
 
@@ -161,7 +179,10 @@ impl Fold {
             Op::Admit(list) if list.is_empty() => refuse("it admits nobody"),
             Op::Kick(instances) => {
                 let sitting = instances.iter().filter(|one| self.sits(one)).count();
-                if instances.iter().any(|(of, _)| *of == self.leader) {
+                if instances
+                    .iter()
+                    .any(|one| one.0 == self.leader && self.sits(one))
+                {
                     return refuse("the leader kicks itself");
                 }
                 if self.strict && sitting > 1 {
@@ -181,12 +202,14 @@ impl Fold {
                 if !ledger.made(&leaver, &message, signature) {
                     return refuse("the leaver did not sign");
                 }
-                if leaver.device().0 == self.leader && self.members.len() > 1 {
+                let instance = (leaver.device().0, *nonce);
+                let reigns = instance.0 == self.leader && self.sits(&instance);
+                if reigns && self.members.len() > 1 {
                     return refuse("the leader goes before the others");
                 }
                 Ok(())
             }
-            Op::Handover(to) if *to == self.leader || !self.members.contains_key(to) => {
+            Op::Handover(to, _) if *to == self.leader || !self.members.contains_key(to) => {
                 refuse("it hands over to nobody")
             }
             Op::Void(_) if self.members.len() > 1 => refuse("others could log the kick"),
@@ -294,6 +317,9 @@ impl Fold {
 
     fn apply(&mut self, entry: &Entry) {
         (self.index, self.hash, self.heir) = (entry.index, entry.hash, None);
+        if entry.op.changes_roster() {
+            self.changed = entry.index;
+        }
         match &entry.op {
             Op::Genesis { .. } | Op::Meta(_) | Op::Checkpoint => {}
             Op::Admit(list) => self.admit(entry, list),
@@ -307,11 +333,19 @@ impl Fold {
                 self.closed = self.members.is_empty();
             }
             Op::ClaimByHandover | Op::Claim(_) => {
+                let before = self.former.take().filter(|former| !former.orderly);
+                let handed = entry.op == Op::ClaimByHandover;
+                self.former = Some(Former {
+                    leader: self.leader,
+                    orderly: handed || entry.term.claimant == self.leader,
+                    deposed: before.map(|former| former.leader),
+                });
+                self.claimed = entry.index;
                 self.term = entry.term;
                 self.leader = entry.term.claimant;
                 self.leader_user = entry.author.clone();
             }
-            Op::Handover(to) => self.heir = Some(*to),
+            Op::Handover(to, _) => self.heir = Some(*to),
             Op::Void(kick) => drop(self.voided.insert(*kick)),
             Op::Fence(term, last) => {
                 self.fences.insert((term.round, term.claimant), *last);

@@ -7,17 +7,15 @@ use std::sync::Arc;
 
 use chat_core::identity::PublicKey;
 
-use super::Violation;
 use super::certificate::Fold;
 use super::entry::{Entry, Hash, Term, message};
 use crate::sim::Ledger;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Log {
     ledger: Arc<Ledger>,
     known: HashMap<Hash, Entry>,
-    places: HashMap<(Term, u64), Hash>,
     folds: HashMap<Hash, Rc<Result<Fold, String>>>,
     seen: HashMap<Vec<u8>, Option<Hash>>,
     /// Devices whose disk went back: they may sign a place twice, which others report.
@@ -29,7 +27,6 @@ impl Log {
         Self {
             ledger,
             known: HashMap::new(),
-            places: HashMap::new(),
             folds: HashMap::new(),
             seen: HashMap::new(),
             forgetful: HashSet::new(),
@@ -69,26 +66,22 @@ impl Log {
         hash
     }
 
-    /// An entry that somebody keeps: its place is taken.
-    ///
-    /// # Errors
-    /// IG1: the owner of the term signed another entry for it, which somebody kept.
-    pub(crate) fn keep(&mut self, hash: Hash) -> Result<(), Violation> {
-        let Some(entry) = self.known.get(&hash) else {
-            return Ok(());
-        };
-        let first = *self.places.entry((entry.term, entry.index)).or_insert(hash);
-        if first == hash || self.may_differ(&entry.term) {
-            return Ok(());
+    /// What the log that ends with this entry folds to, if it is one and all of it is known.
+    pub(crate) fn good(&mut self, head: Hash) -> Option<Fold> {
+        self.fold(head)?.as_ref().as_ref().ok().cloned()
+    }
+
+    /// The entry at `index` of the log that ends with `head`.
+    pub(crate) fn back(&self, head: Hash, index: u64) -> Option<Hash> {
+        let mut at = head;
+        loop {
+            let entry = self.known.get(&at)?;
+            match entry.index.cmp(&index) {
+                core::cmp::Ordering::Equal => return Some(at),
+                core::cmp::Ordering::Less => return None,
+                core::cmp::Ordering::Greater => at = entry.prev,
+            }
         }
-        let text = format!(
-            "two entries at round {}, index {}: {:?} and {:?}",
-            entry.term.round,
-            entry.index,
-            self.known.get(&first).map(|first| &first.op),
-            entry.op
-        );
-        Err(Violation::new("IG1", text))
     }
 
     /// The entry with this hash.

@@ -63,7 +63,8 @@ pub(crate) enum Op {
     ClaimByHandover,
     /// Keys and signatures of the supporters.
     Claim(Vec<([u8; 32], [u8; 64])>),
-    Handover([u8; 32]),
+    /// To whom, and whether it said yes before.
+    Handover([u8; 32], bool),
     Void(Hash),
     Fence(Term, u64),
     Meta(String),
@@ -195,8 +196,8 @@ fn operation(code: u8, body: &[u8]) -> Option<Op> {
         },
         6 => {
             let to = r.fixed()?;
-            let _how = r.byte()?;
-            Op::Handover(to)
+            let agreed = r.byte()? == 1;
+            Op::Handover(to, agreed)
         }
         7 => Op::Void(r.fixed()?),
         8 => Op::Fence(r.term()?, r.number()?),
@@ -208,6 +209,40 @@ fn operation(code: u8, body: &[u8]) -> Option<Op> {
         _ => return None,
     };
     r.0.is_empty().then_some(op)
+}
+
+impl Op {
+    /// True when it changes who is in.
+    pub(crate) fn changes_roster(&self) -> bool {
+        matches!(
+            self,
+            Self::Admit(_) | Self::Kick(_) | Self::Left { .. } | Self::Batch(..)
+        )
+    }
+
+    /// Whom it removes.
+    pub(crate) fn kicks(&self) -> &[Instance] {
+        match self {
+            Self::Kick(out) | Self::Batch(out, _) => out,
+            _ => &[],
+        }
+    }
+
+    /// Whom it lets in.
+    pub(crate) fn admits(&self) -> &[(String, [u8; 32], Nonce)] {
+        match self {
+            Self::Admit(fresh) | Self::Batch(_, fresh) => fresh,
+            _ => &[],
+        }
+    }
+
+    /// True when it begins a term.
+    pub(crate) fn begins_term(&self) -> bool {
+        matches!(
+            self,
+            Self::Genesis { .. } | Self::ClaimByHandover | Self::Claim(_)
+        )
+    }
 }
 
 impl Entry {

@@ -2,7 +2,7 @@
 //! durable, and are judged by the second judge in `certificate`; rosters and leads come from views
 //! and told events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chat_core::config::GroupConfig;
@@ -14,9 +14,11 @@ use chat_core::link::LinkState;
 use chat_core::wire::{self, Body};
 
 use super::agreement::Agreement;
+use super::branches::Branches;
 use super::certificate::Fold;
 use super::chain::Log;
-use super::entry::{Hash, Instance, Op};
+use super::conduct::Conduct;
+use super::entry::{Entry, Hash, Instance, Op, Term};
 use super::{Act, At, Seen, Settled, Verdict, View, Violation};
 use crate::sim::{FakeVerifier, Ledger};
 
@@ -37,10 +39,14 @@ struct Disk {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Groups {
     verifier: FakeVerifier,
     log: Log,
+    conduct: Conduct,
+    branches: Branches,
+    /// Who stands at each place of each term.
+    places: HashMap<(Term, u64), Hash>,
     group: Option<GroupId>,
     disks: BTreeMap<usize, Disk>,
     backups: BTreeMap<usize, Disk>,
@@ -65,7 +71,10 @@ impl Groups {
     pub fn new(ledger: Arc<Ledger>, config: &GroupConfig, calm: bool, patience: u64) -> Self {
         Self {
             verifier: FakeVerifier(ledger.clone()),
-            log: Log::new(ledger),
+            log: Log::new(ledger.clone()),
+            conduct: Conduct::new(ledger, config.beat, config.suspect),
+            branches: Branches::new(config.suspect),
+            places: HashMap::new(),
             group: None,
             disks: BTreeMap::new(),
             backups: BTreeMap::new(),
@@ -93,6 +102,11 @@ impl Groups {
         self.log.fold(head)?.as_ref().as_ref().ok().cloned()
     }
 
+    /// The entry at `index` of the log that ends with this entry.
+    pub(crate) fn entry(&self, head: Hash, index: u64) -> Option<Entry> {
+        self.log.entry(&self.log.back(head, index)?).cloned()
+    }
+
     fn mark(&mut self, name: &'static str) {
         *self.marks.entry(name).or_default() += 1;
     }
@@ -102,6 +116,9 @@ impl Groups {
     /// # Errors
     /// IG1, IG2, IG7, IG8 or IG9.
     pub fn see(&mut self, at: At<'_>, seen: Seen<'_>) -> Verdict {
+        let kept = self.disks.get(&at.node).and_then(|disk| disk.head);
+        self.conduct.see(at, seen, kept, &mut self.log)?;
+        self.branches.see(at, seen);
         match seen {
             Seen::Started | Seen::Died => {
                 self.left.remove(&at.node);
@@ -124,7 +141,7 @@ impl Groups {
             Seen::Act(Act::Leave { .. }) => drop(self.left.insert(at.node)),
             Seen::Act(Act::Join { .. }) => drop(self.left.remove(&at.node)),
             Seen::Act(Act::Created { group }) => self.group = Some(*group),
-            Seen::Stored(rows) => return self.stored(at.node, rows),
+            Seen::Stored(rows) => return self.stored(at, rows),
             Seen::Arrives(channel, bytes, _)
                 if matches!(wire::peek_kind(bytes), Some(ENTRIES | REMOVED)) =>
             {
@@ -145,6 +162,11 @@ impl Groups {
                 if self.offline.contains(&at.node) {
                     let text = format!("node {} canvasses and is not connected", at.node);
                     return Err(Violation::new("IG9", text));
+                }
+                let opened = wire::header(&transmit.bytes)
+                    .and_then(|header| wire::open(header, &transmit.channel, &self.verifier));
+                if let Ok(Body::Canvass(canvass)) = opened.map(|opened| opened.body) {
+                    self.branches.asks(at.node, canvass.base.term.round);
                 }
                 if self.calm {
                     let text = format!("node {} canvasses, the leader is there", at.node);
@@ -185,10 +207,13 @@ impl Groups {
 
     /// The disk of a node changed: its log must be one (IG8, IG12), and greater than it ever was
     /// (IG2); in a strict group it keeps what was committed (IG7).
-    fn stored(&mut self, node: usize, rows: &[RowOp]) -> Verdict {
+    fn stored(&mut self, at: At<'_>, rows: &[RowOp]) -> Verdict {
         let Some(group) = self.group else {
             return Ok(());
         };
+        let node = at.node;
+        let mut lost = Vec::new();
+        self.branches.rows(node, &group.0, rows);
         let index = |key: &[u8]| -> Option<u64> {
             let (of, index) = key.split_at_checked(32)?;
             let mine = of == group.0;
@@ -208,9 +233,12 @@ impl Groups {
                             format!("node {node} stores an entry {index} that nobody signed");
                         return Err(Violation::new("IG12", text));
                     };
-                    self.log.keep(hash)?;
+                    self.keep(hash)?;
+                    if let Some(entry) = self.log.entry(&hash) {
+                        self.conduct.keeps(at.device.0, entry)?;
+                    }
                     let disk = self.disks.entry(node).or_default();
-                    disk.entries.insert(index, hash);
+                    lost.extend(disk.entries.insert(index, hash).filter(|old| *old != hash));
                     changed = true;
                 }
                 RowOp::Delete {
@@ -218,16 +246,43 @@ impl Groups {
                     key,
                 } => {
                     let Some(index) = index(key) else { continue };
-                    self.disks.entry(node).or_default().entries.remove(&index);
+                    lost.extend(self.disks.entry(node).or_default().entries.remove(&index));
                     changed = true;
                 }
                 _ => {}
             }
         }
-        if changed { self.moved(node) } else { Ok(()) }
+        if changed {
+            self.moved(at, &lost)
+        } else {
+            Ok(())
+        }
     }
 
-    fn moved(&mut self, node: usize) -> Verdict {
+    /// An entry that somebody keeps: its place is taken.
+    ///
+    /// # Errors
+    /// IG1: the owner of the term signed another entry for it, which somebody kept.
+    fn keep(&mut self, hash: Hash) -> Verdict {
+        let Some(entry) = self.log.entry(&hash) else {
+            return Ok(());
+        };
+        let first = *self.places.entry((entry.term, entry.index)).or_insert(hash);
+        if first == hash || self.log.may_differ(&entry.term) {
+            return Ok(());
+        }
+        let text = format!(
+            "two entries at round {}, index {}: {:?} and {:?}",
+            entry.term.round,
+            entry.index,
+            self.log.entry(&first).map(|first| &first.op),
+            entry.op
+        );
+        Err(Violation::new("IG1", text))
+    }
+
+    fn moved(&mut self, at: At<'_>, lost: &[Hash]) -> Verdict {
+        let node = at.node;
         let disk = self.disks.entry(node).or_default();
         let Some((index, head)) = disk.entries.last_key_value().map(|(i, h)| (*i, *h)) else {
             disk.head = None;
@@ -278,6 +333,14 @@ impl Groups {
             );
             return Err(Violation::new("IG7", text));
         }
+        let lost: Vec<_> = lost
+            .iter()
+            .filter_map(|hash| self.log.entry(hash))
+            .cloned()
+            .collect();
+        let before = before.and_then(|before| self.log.good(before));
+        self.branches
+            .moved(at, before.as_ref(), fold, &lost, &self.log)?;
         self.remember(node, head);
         Ok(())
     }
@@ -324,17 +387,39 @@ impl Groups {
             }
         }
         for (node, view) in self.views(nodes) {
-            let n = node.at.node;
-            if self.left.contains(&n) && view.mine == Membership::Member {
-                let text = format!("node {n} left, and is a member again unasked");
-                return Err(Violation::new("G12", text));
-            }
-            if view.index > 0 {
-                self.folds(n, &view)?;
-                self.commits(n, &view)?;
-            }
+            self.look(node.at.node, &view)?;
         }
         self.prefixes()
+    }
+
+    /// Judges what one member shows.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    fn look(&mut self, n: usize, view: &GroupView) -> Verdict {
+        if self.left.contains(&n) && view.mine == Membership::Member {
+            let text = format!("node {n} left, and is a member again unasked");
+            return Err(Violation::new("G12", text));
+        }
+        if view.index > 0 {
+            self.folds(n, view)?;
+            self.commits(n, view)?;
+            if let Some(fold) = self.log.good(view.hash) {
+                self.conduct.commits(n, view, &fold, &mut self.log)?;
+            }
+        }
+        self.branches.probe(n)
+    }
+
+    /// For a search, whose paths share one memory of entries.
+    pub(crate) fn with_log<'a>(&'a mut self, log: &'a mut Log) -> Borrowed<'a> {
+        core::mem::swap(&mut self.log, log);
+        Borrowed { groups: self, log }
+    }
+
+    /// The group that is judged.
+    pub(crate) fn founded(&mut self, group: GroupId) {
+        self.group = Some(group);
     }
 
     /// IG3: the members and the leader are what the log folds to; IG4: who was kicked is hidden.
@@ -575,4 +660,34 @@ fn missing(views: &[(&View<'_>, GroupView)], best: &Fold) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// The judges with a memory of entries that is not theirs.
+pub(crate) struct Borrowed<'a> {
+    groups: &'a mut Groups,
+    log: &'a mut Log,
+}
+
+impl Borrowed<'_> {
+    pub(crate) fn see(&mut self, at: At<'_>, seen: Seen<'_>) -> Verdict {
+        self.groups.see(at, seen)
+    }
+
+    /// Somebody keeps an entry.
+    #[cfg(test)]
+    pub(crate) fn keep(&mut self, hash: Hash) -> Verdict {
+        self.groups.keep(hash)
+    }
+
+    /// Judges what one member shows, and that all logs of one term are one.
+    pub(crate) fn look(&mut self, n: usize, view: &GroupView) -> Verdict {
+        self.groups.look(n, view)?;
+        self.groups.prefixes()
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        core::mem::swap(&mut self.groups.log, self.log);
+    }
 }

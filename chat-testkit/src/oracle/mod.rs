@@ -3,8 +3,10 @@
 
 mod agreement;
 mod always;
-mod certificate;
-mod chain;
+mod branches;
+pub(crate) mod certificate;
+pub(crate) mod chain;
+mod conduct;
 mod delivery;
 pub(crate) mod entry;
 mod groups;
@@ -264,7 +266,7 @@ impl Oracles {
                 self.lobby.see(at, seen)?;
                 self.presence.see(at, seen)
             }
-            Suite::Groups | Suite::Strict => {
+            Suite::Groups | Suite::Strict | Suite::Siege => {
                 self.delivery.see(at, seen)?;
                 self.groups.see(at, seen)
             }
@@ -281,7 +283,7 @@ impl Oracles {
         match self.suite {
             Suite::Delivery | Suite::Sessions => Ok(()),
             Suite::Presence => self.presence.probe(nodes),
-            Suite::Groups | Suite::Strict => self.groups.probe(nodes),
+            Suite::Groups | Suite::Strict | Suite::Siege => self.groups.probe(nodes),
         }
     }
 
@@ -300,7 +302,7 @@ impl Oracles {
                 self.lobby.settled(nodes)?;
                 self.presence.settled(nodes)?
             }
-            Suite::Groups | Suite::Strict => {
+            Suite::Groups | Suite::Strict | Suite::Siege => {
                 let groups = self.groups.settled(nodes)?;
                 self.delivery.settled(nodes)?;
                 groups
@@ -319,6 +321,11 @@ impl Oracles {
     /// What the log that ends with this entry folds to, by the second judge.
     pub(crate) fn fold(&mut self, head: entry::Hash) -> Option<certificate::Fold> {
         self.groups.fold(head)
+    }
+
+    /// The entry at `index` of the log that ends with this entry.
+    pub(crate) fn entry(&self, head: entry::Hash, index: u64) -> Option<entry::Entry> {
+        self.groups.entry(head, index)
     }
 
     /// Own marks: what a run must have reached to prove anything.

@@ -511,10 +511,12 @@ fn ig1_two_entries_at_one_place_bite_and_junk_says_nothing() {
     };
     let mut log = Log::new(bench.ledger.clone());
     let one = log.add(&entry(7, b"rename")).expect("it is signed");
-    log.keep(one).unwrap();
-    log.keep(one).unwrap();
+    let config = Config::default();
+    let mut groups = Groups::new(bench.ledger.clone(), &config.group, false, u64::MAX);
+    groups.with_log(&mut log).keep(one).unwrap();
+    groups.with_log(&mut log).keep(one).unwrap();
     let two = log.add(&entry(7, b"RENAME")).expect("it is signed");
-    assert_eq!(rule(log.keep(two)), "IG1");
+    assert_eq!(rule(groups.with_log(&mut log).keep(two)), "IG1");
     let mut torn = entry(8, b"rename");
     torn[40] ^= 1;
     assert_eq!(log.add(&torn), None);

@@ -25,6 +25,11 @@ impl World {
         if self.recent.is_empty() {
             return;
         }
+        if let (Suite::Siege, Some(group)) = (self.swarm.suite, self.group)
+            && !pick.is_multiple_of(4)
+        {
+            return self.betray(n, group, pick >> 2);
+        }
         if pick % 4 == 3 {
             return match self.group {
                 Some(group) if self.swarm.suite == Suite::Presence => {
@@ -172,7 +177,7 @@ impl World {
         self.push_input(self.now, n, Input::Forged(Rc::new(frame)));
     }
 
-    fn last_entry(&self, n: usize, group: GroupId) -> Option<Entry> {
+    pub(super) fn last_entry(&self, n: usize, group: GroupId) -> Option<Entry> {
         let rows = rows_of(self.nodes[n].disk.synced(), Table::Chain, &group.0);
         let (_, value) = rows.last()?;
         Entry::read(value)

@@ -19,12 +19,14 @@ mod ops;
 mod planted;
 mod rng;
 mod run;
+mod scale;
 mod script;
 mod shrink;
 mod swarm;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod traitor;
 mod world;
 
 pub(crate) use disk::{Rows, rows_of};
@@ -33,6 +35,7 @@ pub use crypto::{FakeSigner, FakeVerifier, Ledger};
 pub use planted::{BUGS, Bug, Caught, hunt};
 pub use rng::{Draw, endpoint_seed};
 pub use run::{Outcome, REQUIRED_MARKS, run, run_script};
+pub use scale::{Cost, Scale, scale};
 pub use script::{Op, Script, expand};
 pub use shrink::shrink;
 pub use swarm::{Suite, Swarm};

@@ -400,9 +400,10 @@ impl World {
     fn group_work(&mut self, op: Op) {
         if let Op::CreateGroup { node } = op {
             let name = GroupName::new("ops").expect("a plain name");
-            let rules = match self.swarm.suite {
-                Suite::Strict => Rules::strict(),
-                _ => Rules::default(),
+            let rules = if self.swarm.is_strict() {
+                Rules::strict()
+            } else {
+                Rules::default()
             };
             self.command(
                 node,

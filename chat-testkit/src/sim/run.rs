@@ -132,6 +132,29 @@ pub const REQUIRED_MARKS: &[(Suite, &[&str])] = &[
     (Suite::Groups, GROUP_MARKS),
     (Suite::Groups, &["group-batch"]),
     (Suite::Strict, GROUP_MARKS),
+    (Suite::Siege, SIEGE_MARKS),
+];
+
+const SIEGE_MARKS: &[&str] = &[
+    "oracle-by-majority",
+    "oracle-by-minority",
+    "oracle-committed",
+    "oracle-forked",
+    "oracle-handed-over",
+    "sim-false-beat",
+    "sim-forged-support",
+    "sim-revenge",
+    "sim-unsigned-leave",
+    "sim-stranger-writes",
+    "sim-false-majority",
+    "group-defence",
+    "group-fence",
+    "group-fenced-order",
+    "group-lame-hands-over",
+    "group-orphan-admit",
+    "group-orphan-kick",
+    "group-orphan-left",
+    "group-sticky-logged",
 ];
 
 const GROUP_MARKS: &[&str] = &[

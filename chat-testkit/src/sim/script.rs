@@ -108,6 +108,7 @@ pub fn expand(swarm: &Swarm, seed: u64) -> Script {
     setup(swarm, &mut Draw::new(seed, "setup"), &mut script);
     faults(swarm, &mut Draw::new(seed, "faults"), &mut script);
     work(swarm, &mut Draw::new(seed, "work"), &mut script);
+    siege(swarm, &mut Draw::new(seed, "siege"), &mut script);
     if swarm.dead {
         let mut draw = Draw::new(seed, "dead");
         for node in 0..swarm.users.len() {
@@ -260,7 +261,7 @@ fn work(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
             Suite::Sessions => session(swarm, draw, node, other),
             Suite::Presence => presence(draw, node),
             Suite::Groups | Suite::Strict if swarm.calm => calm(draw, node, nodes),
-            Suite::Groups | Suite::Strict => group(swarm, draw, node, other),
+            _ => group(swarm, draw, node, other),
         };
         script.push((at, op));
         if let Op::Request { node, user } = op
@@ -316,6 +317,51 @@ fn presence(draw: &mut Draw, node: usize) -> Op {
         },
         65..80 => Op::Rename { node },
         _ => Op::Drop { node },
+    }
+}
+
+/// The bridge is cut for so long that both halves may elect. When both had time to, they decide
+/// against each other; when they meet, some of them crash or hear for a while nothing.
+fn siege(swarm: &Swarm, draw: &mut Draw, script: &mut Script) {
+    let nodes = swarm.users.len();
+    let mut at = 8_000;
+    for _ in 0..swarm.sieges {
+        let ms = draw.range(12_000, 26_000);
+        script.push((at, Op::CutBridge { ms }));
+        let meet = at + ms;
+        for _ in 0..draw.range(2, 7) {
+            let node = draw.index(nodes);
+            let user = (node + 1 + draw.index(nodes - 1)) % nodes;
+            let op = match draw.below(100) {
+                0..40 => Op::Kick { node, user },
+                40..50 => Op::Leave { node },
+                50..75 => Op::Join { node },
+                75..90 => Op::HandOver { node, user },
+                _ => Op::Rename { node },
+            };
+            script.push((draw.range(at + ms / 2, meet), op));
+        }
+        for node in 0..nodes {
+            if draw.chance(300) {
+                let (effects, down) = (draw.below(12) as u32, draw.range(1, 2_000));
+                let crash = Op::Crash {
+                    node,
+                    effects,
+                    down,
+                };
+                script.push((meet + draw.below(3_000), crash));
+            }
+        }
+        if draw.chance(400) {
+            let cut = Op::Cut {
+                node: draw.index(nodes),
+                up: draw.chance(300),
+                down: true,
+                ms: draw.range(4_000, 14_000),
+            };
+            script.push((meet + draw.below(4_000), cut));
+        }
+        at = meet + draw.range(5_000, 14_000);
     }
 }
 

@@ -21,21 +21,25 @@ pub enum Suite {
     Groups,
     /// Leadership and membership; a majority decides.
     Strict,
+    /// A group between two brokers that part for long: both halves decide, members crash when they
+    /// meet again, and one of them is a traitor. Under either policy.
+    Siege,
 }
 
 impl Suite {
     /// All suites.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Delivery,
         Self::Sessions,
         Self::Presence,
         Self::Groups,
         Self::Strict,
+        Self::Siege,
     ];
 
-    /// True for both policies.
+    /// True when it is about leadership and membership.
     pub fn is_groups(self) -> bool {
-        matches!(self, Self::Groups | Self::Strict)
+        matches!(self, Self::Groups | Self::Strict | Self::Siege)
     }
 
     /// Its name on the command line.
@@ -46,6 +50,7 @@ impl Suite {
             Self::Presence => "presence",
             Self::Groups => "groups",
             Self::Strict => "strict",
+            Self::Siege => "siege",
         }
     }
 }
@@ -114,6 +119,8 @@ pub struct Swarm {
     pub amnesia: bool,
     /// Cuts of the bridge.
     pub bridge_cuts: u32,
+    /// Long cuts of the bridge, in which both halves decide.
+    pub sieges: u32,
     /// Wills are published late.
     pub late_wills: bool,
     /// The broker keeps sessions and mailboxes.
@@ -152,6 +159,7 @@ impl Swarm {
             Suite::Sessions => draw.pick(&[2, 3, 4, 5]),
             Suite::Presence => draw.pick(&[2, 3, 4]),
             Suite::Groups | Suite::Strict => draw.pick(&[3, 3, 4, 4, 5, 5, 6, 7, 9]),
+            Suite::Siege => draw.pick(&[3, 4, 4, 5, 5, 6]),
         };
         let mut users: Vec<usize> = (0..count).collect();
         if suite == Suite::Sessions && count >= 4 || suite == Suite::Presence && count == 4 {
@@ -192,6 +200,7 @@ impl Swarm {
             Suite::Sessions => draw.pick(&[6, 15, 40]),
             Suite::Presence => draw.pick(&[6, 20]),
             Suite::Groups | Suite::Strict => draw.pick(&[6, 15, 30, 60]),
+            Suite::Siege => draw.pick(&[4, 8, 15]),
         };
         let swarm = Self {
             suite,
@@ -224,6 +233,7 @@ impl Swarm {
             broker_restarts,
             amnesia: draw.chance(500),
             bridge_cuts,
+            sieges: 0,
             late_wills: draw.chance(500),
             mailboxes: draw.chance(500),
             mailbox_cap: draw.pick(&[3, 30, 1_000]),
@@ -260,6 +270,12 @@ impl Swarm {
             Suite::Delivery => some(&[1, 3, 8]),
             _ => 0,
         };
+        if self.suite == Suite::Siege {
+            return Self {
+                effect_crashes: effect_crashes / 10,
+                ..self.besieged(draw)
+            };
+        }
         let dead = self.suite.is_groups() && draw.chance(300);
         let calm = self.suite.is_groups() && draw.chance(60);
         if calm {
@@ -281,6 +297,40 @@ impl Swarm {
             },
             ..self
         }
+    }
+
+    /// Two halves, and long cuts between them.
+    fn besieged(self, draw: &mut Draw) -> Self {
+        let left = draw.range(1, self.users.len() as u64) as usize;
+        Self {
+            brokers: (0..self.users.len())
+                .map(|n| usize::from(n >= left))
+                .collect(),
+            safety_ms: 90_000,
+            lan: true,
+            sieges: draw.range(1, 3) as u32,
+            loss: self.loss.min(5),
+            delay_ms: self.delay_ms.min(50),
+            reorder: false,
+            crashes: 0,
+            kills: 0,
+            pauses: 0,
+            rollbacks: 0,
+            lost_disks: 0,
+            wall_steps: 0,
+            cuts: 0,
+            clogs: 0,
+            drops: 0,
+            broker_restarts: 0,
+            bridge_cuts: 0,
+            forgeries: 40,
+            ..self
+        }
+    }
+
+    /// True when a majority decides.
+    pub fn is_strict(&self) -> bool {
+        self.suite == Suite::Strict || self.suite == Suite::Siege && self.feature(31)
     }
 
     /// No fault but that one member, not the leader, is away now and then (IG9).

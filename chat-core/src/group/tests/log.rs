@@ -503,7 +503,11 @@ proptest! {
 #[cfg(feature = "probe")]
 #[test]
 fn planted_bugs_of_the_log_are_found() {
-    let laws: [(&str, fn()); 2] = [
+    let laws: [(&str, fn()); 3] = [
+        (
+            "group-kicked-returns",
+            g12_an_instance_that_went_never_returns,
+        ),
         (
             "group-entry-by-anyone",
             ig12_only_what_the_reigning_leader_signed_is_taken,

@@ -2,6 +2,7 @@
 
 mod batch;
 mod edges;
+mod holes;
 mod hostile;
 mod log;
 mod meeting;

@@ -5,21 +5,21 @@ use super::super::*;
 use super::net::{Net, name, user};
 use crate::effect::Effect;
 
-const MINUTE: u64 = 60_000;
+pub(super) const MINUTE: u64 = 60_000;
 
-fn leader(net: &Net, node: usize, id: GroupId) -> String {
+pub(super) fn leader(net: &Net, node: usize, id: GroupId) -> String {
     let view = net.nodes[node].groups.view(id).unwrap();
     view.leader.unwrap().to_string()
 }
 
-fn strict(names: &[&str], seed: u64) -> Net {
+pub(super) fn strict(names: &[&str], seed: u64) -> Net {
     let mut net = Net::new(names, seed);
     net.rules = Rules::strict();
     net
 }
 
 /// Everybody who lives has one head, one leader, one visible roster, and nothing is unsettled.
-fn agreed(net: &Net, id: GroupId) {
+pub(super) fn agreed(net: &Net, id: GroupId) {
     let mut seen = None;
     for node in net.nodes.iter().filter(|node| node.alive && node.up) {
         let Some(view) = node.groups.view(id) else {
@@ -175,7 +175,7 @@ fn g14_what_the_first_leader_refused_is_not_asked_again() {
 
 /// Ann and bob on one side, cat, dan and eve on the other; fay asks on the first side, gus on the
 /// second.
-fn halves(seed: u64) -> (Net, GroupId) {
+pub(super) fn halves(seed: u64) -> (Net, GroupId) {
     let mut net = Net::new(&["ann", "bob", "cat", "dan", "eve", "fay", "gus"], seed);
     let id = net.create();
     for joiner in 1..5 {
@@ -410,7 +410,7 @@ fn hole_2_who_promised_a_greater_round_acknowledges_the_old_leader_no_more() {
     net.run(2, |g, _| g.report_head(id));
     let said = "cat to ann: refusal: promised".to_owned();
     assert!(net.trace.contains(&said), "it says so instead");
-    // Hole 12: the leader reigns on under a greater term.
+    // The leader reigns on under a greater term.
     net.pass(MINUTE);
     let view = net.nodes[2].groups.view(id).unwrap();
     assert!(view.round > 2);

@@ -1,0 +1,401 @@
+//! What a member may say and sign, judged frame by frame: one promise per round, which a claim of
+//! its own counts among (IG1); support for no lower head (IG2); nothing shown before it is durable;
+//! in a strict group a majority in reach and committed ground for every change (R6, IG7); a hand-over
+//! to who agreed or, of a lame leader, to who answers (G18, R8); silence after it; a fence when all
+//! had time to show what they hold (R9); and what is told to be committed is (IG7).
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use chat_core::event::Event;
+use chat_core::group::GroupView;
+use chat_core::link::LinkState;
+use chat_core::time::Timestamp;
+use chat_core::wire::{self, Body, group as frames};
+use chat_core::{Transmit, channel::Channel};
+
+use super::certificate::Fold;
+use super::chain::Log;
+use super::entry::{Entry, Hash, Op};
+use super::{At, Seen, Verdict, Violation};
+use crate::sim::{FakeVerifier, Ledger};
+
+type Device = [u8; 32];
+
+const BEAT: u8 = 0x40;
+const ACK: u8 = 0x41;
+const ENTRIES: u8 = 0x42;
+const PROPOSE: u8 = 0x46;
+const OFFER: u8 = 0x47;
+const SUPPORT: u8 = 0x4a;
+const ACCEPT: u8 = 2;
+
+/// What one device promised.
+#[derive(Clone, Debug, Default)]
+struct Promises {
+    /// By round, the signature that left.
+    supports: BTreeMap<u64, Vec<u8>>,
+    claims: BTreeSet<u64>,
+}
+
+/// What one process heard.
+#[derive(Clone, Debug, Default)]
+struct Ears {
+    /// When a member last reported its head, or stood behind our claim.
+    heard: BTreeMap<Device, Timestamp>,
+    /// Since when a member reports heads of a round.
+    knows: BTreeMap<Device, (u64, Timestamp)>,
+    /// Since when it is connected. What it says at that very moment may have waited.
+    connected: Option<Timestamp>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Conduct {
+    verifier: FakeVerifier,
+    beat: Duration,
+    suspect: Duration,
+    promises: BTreeMap<Device, Promises>,
+    ears: BTreeMap<usize, Ears>,
+    /// Who ever kept an entry.
+    holders: HashMap<Hash, BTreeSet<Device>>,
+    /// Entries whose signing was judged.
+    signed: HashSet<Hash>,
+    /// Entries that were told to be committed, and are.
+    committed: HashSet<Hash>,
+    /// Offers by who made them.
+    offers: BTreeSet<(Device, u64)>,
+    /// Who said yes to which offer.
+    accepted: BTreeSet<(Device, u64)>,
+}
+
+impl Conduct {
+    pub(super) fn new(ledger: Arc<Ledger>, beat: Duration, suspect: Duration) -> Self {
+        Self {
+            verifier: FakeVerifier(ledger),
+            beat,
+            suspect,
+            promises: BTreeMap::new(),
+            ears: BTreeMap::new(),
+            holders: HashMap::new(),
+            signed: HashSet::new(),
+            committed: HashSet::new(),
+            offers: BTreeSet::new(),
+            accepted: BTreeSet::new(),
+        }
+    }
+
+    fn open(&self, channel: &Channel, bytes: &[u8]) -> Option<(Device, Body)> {
+        let opened = wire::open(wire::header(bytes).ok()?, channel, &self.verifier).ok()?;
+        Some((opened.key.device().0, opened.body))
+    }
+
+    /// Judges one observation; `kept` is the head on the device's disk.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub(super) fn see(
+        &mut self,
+        at: At<'_>,
+        seen: Seen<'_>,
+        kept: Option<Hash>,
+        log: &mut Log,
+    ) -> Verdict {
+        match seen {
+            Seen::Started | Seen::Died => drop(self.ears.remove(&at.node)),
+            Seen::Queued(Event::Link(state)) => {
+                let ears = self.ears.entry(at.node).or_default();
+                match state {
+                    LinkState::Connected { .. } => ears.connected = Some(at.mono),
+                    LinkState::CaughtUp => {}
+                    _ => ears.connected = None,
+                }
+            }
+            Seen::Arrives(channel, bytes, _) if wire::peek_kind(bytes) == Some(ACK) => {
+                if let Some((from, Body::GroupAck(ack))) = self.open(channel, bytes) {
+                    let ears = self.ears.entry(at.node).or_default();
+                    ears.heard.insert(from, at.mono);
+                    let round = ack.head.term.round;
+                    let known = ears.knows.entry(from).or_insert((round, at.mono));
+                    if known.0 < round {
+                        *known = (round, at.mono);
+                    }
+                }
+            }
+            Seen::Transmit(frame) => match wire::peek_kind(&frame.bytes) {
+                Some(BEAT) => return self.beats(at, frame, log),
+                Some(ENTRIES) => return self.signs(at, frame, log),
+                Some(SUPPORT) => return self.supports(at, frame, kept, log),
+                Some(OFFER) => {
+                    let opened = self.open(&frame.channel, &frame.bytes);
+                    if let Some((from, Body::Offer(offer))) = opened {
+                        self.offers.insert((from, offer.offer));
+                    }
+                }
+                _ => {}
+            },
+            Seen::Sent(frame) => match wire::peek_kind(&frame.bytes) {
+                Some(ENTRIES) => return self.shows(at, frame, log),
+                Some(SUPPORT) => return self.promises(at, frame),
+                Some(PROPOSE) => {
+                    let opened = self.open(&frame.channel, &frame.bytes);
+                    if let Some((from, Body::Propose(propose))) = opened
+                        && propose.action == ACCEPT
+                    {
+                        self.accepted.insert((from, propose.index));
+                    }
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A device keeps an entry.
+    ///
+    /// # Errors
+    /// It is a claim of its own for a round that it had promised.
+    pub(super) fn keeps(&mut self, device: Device, entry: &Entry) -> Verdict {
+        self.holders.entry(entry.hash).or_default().insert(device);
+        // Not judged by now: its author's process died before it could show it.
+        self.signed.insert(entry.hash);
+        if entry.device().0 == device && entry.op.begins_term() {
+            let promises = self.promises.entry(device).or_default();
+            let round = entry.term.round;
+            let highest = promises.supports.last_key_value().map(|(round, _)| *round);
+            if promises.claims.insert(round) && highest.is_some_and(|highest| highest >= round) {
+                let text = format!("round {round} is claimed by who promised {highest:?}");
+                return Err(Violation::new("IG1 promise", text));
+            }
+        }
+        Ok(())
+    }
+
+    /// One promise per round, the rounds rising.
+    fn promises(&mut self, at: At<'_>, frame: &Transmit) -> Verdict {
+        let Some((from, Body::Support(support))) = self.open(&frame.channel, &frame.bytes) else {
+            return Ok(());
+        };
+        let promises = self.promises.entry(from).or_default();
+        let round = support.round;
+        let highest = promises.supports.last_key_value();
+        let highest = highest.map_or(0, |(round, _)| *round);
+        let held = promises.supports.entry(round);
+        let held = held.or_insert_with(|| support.proof.to_vec());
+        let twice = held[..] != support.proof[..] || promises.claims.contains(&round);
+        if twice || round < highest {
+            let text = format!(
+                "node {} promises round {round}, after round {highest} or twice",
+                at.node
+            );
+            return Err(Violation::new("IG1 promise", text));
+        }
+        Ok(())
+    }
+
+    /// Nobody supports a head that is lower than what it keeps.
+    fn supports(&self, at: At<'_>, frame: &Transmit, kept: Option<Hash>, log: &mut Log) -> Verdict {
+        let Some((_, Body::Support(support))) = self.open(&frame.channel, &frame.bytes) else {
+            return Ok(());
+        };
+        let connected = self.ears.get(&at.node).and_then(|ears| ears.connected);
+        if connected.is_none_or(|since| since >= at.mono) {
+            return Ok(());
+        }
+        let (Some(base), Some(own)) = (log.good(support.base), kept.and_then(|h| log.good(h)))
+        else {
+            return Ok(());
+        };
+        if base.rank() < own.rank() {
+            let text = format!(
+                "node {} at {:?}, index {}, supports a claim from {:?}, index {}",
+                at.node, own.term, own.index, base.term, base.index
+            );
+            return Err(Violation::new("IG2 support", text));
+        }
+        Ok(())
+    }
+
+    /// Only who reigns beats, and not after a hand-over.
+    fn beats(&self, at: At<'_>, frame: &Transmit, log: &mut Log) -> Verdict {
+        let Some((from, Body::GroupBeat(beat))) = self.open(&frame.channel, &frame.bytes) else {
+            return Ok(());
+        };
+        let fold = log.fold(beat.head.hash);
+        match fold.as_deref() {
+            Some(Ok(fold)) if fold.heir.is_some() || fold.leader != from => {
+                let text = format!(
+                    "node {} beats, the lead is {:?}'s",
+                    at.node,
+                    fold.heir.unwrap_or(fold.leader)
+                );
+                Err(Violation::new("R5 beat", text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing of one's own is shown before it is durable.
+    fn shows(&self, at: At<'_>, frame: &Transmit, log: &mut Log) -> Verdict {
+        let Some((_, Body::Entries(page))) = self.open(&frame.channel, &frame.bytes) else {
+            return Ok(());
+        };
+        for entry in own(&page, at, log) {
+            let holders = self.holders.get(&entry.hash);
+            if holders.is_none_or(|holders| !holders.contains(&at.device.0)) {
+                let text = format!("node {} shows entry {} first", at.node, entry.index);
+                return Err(Violation::new("persist before publish", text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Entries that a device signs now.
+    fn signs(&mut self, at: At<'_>, frame: &Transmit, log: &mut Log) -> Verdict {
+        let Some((_, Body::Entries(page))) = self.open(&frame.channel, &frame.bytes) else {
+            return Ok(());
+        };
+        for entry in own(&page, at, log) {
+            if !self.signed.insert(entry.hash) {
+                continue;
+            }
+            if let Op::Claim(supports) = &entry.op {
+                let ears = self.ears.entry(at.node).or_default();
+                for (key, _) in supports {
+                    let device = chat_core::identity::PublicKey(*key).device();
+                    ears.heard.insert(device.0, at.mono);
+                }
+            }
+            if let Some(before) = log.good(entry.prev) {
+                self.may_sign(at, &entry, &before, log)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn may_sign(&self, at: At<'_>, entry: &Entry, before: &Fold, log: &Log) -> Verdict {
+        let me = at.device.0;
+        let nobody = Ears::default();
+        let ears = self.ears.get(&at.node).unwrap_or(&nobody);
+        let lately = |device: &Device| {
+            let heard = ears.heard.get(device);
+            heard.is_some_and(|heard| at.mono.saturating_since(*heard) < self.suspect)
+        };
+        let refuse = |rule: &'static str, why: &str| {
+            let (node, index, op) = (at.node, entry.index, &entry.op);
+            let text = format!("node {node} signs {index}, {op:?}: {why}");
+            Err(Violation::new(rule, text))
+        };
+        if before.strict && !entry.op.begins_term() {
+            let there = before.members.keys();
+            let there = there.filter(|device| **device == me || lately(device));
+            if there.count() < before.majority() {
+                return refuse("R6", "no majority is in reach");
+            }
+        }
+        if before.strict && entry.op.changes_roster() {
+            let ground = before.claimed.max(before.changed);
+            let held = log.back(before.hash, ground);
+            if held.is_some_and(|held| self.backers(&held, before, me) < before.majority()) {
+                return refuse("IG7 ground", "the change before it is not committed");
+            }
+        }
+        match &entry.op {
+            Op::Handover(to, false) if !lately(to) => {
+                refuse("R8", "whom it hands over to does not answer")
+            }
+            Op::Handover(to, true)
+                if !self
+                    .accepted
+                    .iter()
+                    .any(|(by, offer)| by == to && self.offers.contains(&(me, *offer))) =>
+            {
+                refuse("G18", "nobody said yes")
+            }
+            Op::Fence(..) => {
+                let shown = |device: &Device| {
+                    let known = ears.knows.get(device);
+                    known.is_some_and(|(round, since)| {
+                        *round == before.term.round
+                            && at.mono.saturating_since(*since) >= self.beat * 6
+                    })
+                };
+                let orderly = before.former.as_ref().is_some_and(|former| former.orderly);
+                let mut others = before.members.keys().filter(|device| **device != me);
+                if orderly || others.all(shown) {
+                    return Ok(());
+                }
+                refuse("R9", "not all members had time to show what they hold")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many members of `fold` are known to keep an entry; its author holds it anyway.
+    fn backers(&self, entry: &Hash, fold: &Fold, author: Device) -> usize {
+        let none = BTreeSet::new();
+        let holders = self.holders.get(entry).unwrap_or(&none);
+        let members = fold.members.keys();
+        let holds = |device: &&Device| **device == author || holders.contains(*device);
+        members.filter(holds).count()
+    }
+
+    /// What a view calls committed belongs to its term, and a majority kept it under one of the
+    /// rosters since.
+    ///
+    /// # Errors
+    /// IG7.
+    pub(super) fn commits(
+        &mut self,
+        node: usize,
+        view: &GroupView,
+        head: &Fold,
+        log: &mut Log,
+    ) -> Verdict {
+        let Some(entry) = log
+            .back(head.hash, view.committed)
+            .filter(|_| view.committed > 0)
+        else {
+            return Ok(());
+        };
+        let wrong = |why: &str| {
+            let text = format!(
+                "node {node} calls {} committed, the term began at {}: {why}",
+                view.committed, head.claimed
+            );
+            Err(Violation::new("IG7 commit", text))
+        };
+        if view.committed < head.claimed && !log.may_differ(&head.term) {
+            return wrong("it is of an earlier term");
+        }
+        // In an available group it is a hint.
+        if !head.strict || self.committed.contains(&entry) {
+            return Ok(());
+        }
+        let mut at = head.hash;
+        while let Some(fold) = log.good(at) {
+            if self.backers(&entry, &fold, head.leader) >= fold.majority() {
+                self.committed.insert(entry);
+                return Ok(());
+            }
+            if at == entry {
+                break;
+            }
+            let Some(before) = log.entry(&at).map(|entry| entry.prev) else {
+                return Ok(());
+            };
+            at = before;
+        }
+        wrong("no majority keeps it")
+    }
+}
+
+/// The entries of a page that the device signed itself.
+fn own(page: &frames::Entries, at: At<'_>, log: &mut Log) -> Vec<Entry> {
+    let hashes: Vec<Hash> = page.entries.iter().filter_map(|one| log.add(one)).collect();
+    let entries = hashes.iter().filter_map(|hash| log.entry(hash));
+    let mine = entries.filter(|entry| entry.device() == at.device);
+    mine.cloned().collect()
+}
