@@ -147,11 +147,7 @@ fn g12_a_leave_is_repeated_at_once_when_the_lead_passes() {
         .unwrap();
     net.pass(1_000);
     net.run(1, |g, now| g.answer_offer(id, true, now)).unwrap();
-    while !net.nodes[0].groups.groups[&id]
-        .chain
-        .as_ref()
-        .is_some_and(|chain| chain.roster.heir.is_some())
-    {
+    while net.nodes[0].groups.chain(id).unwrap().roster.heir.is_none() {
         net.pass(1);
     }
     // Ann signs nothing any more, and cat does not know that yet.
