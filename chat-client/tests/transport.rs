@@ -291,22 +291,22 @@ async fn no_token_is_used_twice_and_ephemeral_frames_say_so() {
 async fn a_frame_over_the_limit_of_the_broker_is_refused_and_never_sent() {
     let mut script = start(&[Attempt::Works], 64, Moody::new()).await;
     let mut side = soon(script.sides.recv()).await.unwrap();
-    serve_frames_up_to(1_000, &script.client, &mut side).await;
+    serve_frames_up_to(1_200, &script.client, &mut side).await;
     let room = script
         .client
         .create_group(&GroupName::new("ops").unwrap())
         .await
         .unwrap();
-    let error = room.send("x".repeat(2_000)).await.unwrap_err();
+    let error = room.send("x".repeat(3_000)).await.unwrap_err();
     assert!(!error.is_retryable());
     assert!(matches!(
         error.refused(),
-        Some(chat_core::delivery::SendError::TooLarge { max: 1_000, .. })
+        Some(chat_core::delivery::SendError::TooLarge { max: 1_200, .. })
     ));
     room.send("short").await.unwrap();
     while let Some(item) = side.outbound.try_recv_outbound() {
         if let Outbound::Send { bytes, .. } = item {
-            assert!(bytes.len() <= 1_000, "{}", bytes.len());
+            assert!(bytes.len() <= 1_200, "{}", bytes.len());
         }
     }
 }

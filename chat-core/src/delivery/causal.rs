@@ -130,23 +130,27 @@ impl Delivery {
 
     fn is_missing(&self, conv: ConvAt, dep: &Dep) -> Option<Option<StreamAt>> {
         let it = &self.convs[conv];
-        let route = it.route.as_ref()?;
-        if dep.roster < route.since || dep.device == head(&self.me.device) {
+        let route = it.route.as_ref();
+        if route.is_some_and(|route| dep.roster < route.since)
+            || dep.device == head(&self.me.device)
+        {
             return None;
         }
-        let Some(at) = it.heads.get(&dep.device).copied() else {
+        // Who left sends nothing more. By a roster that we do not have, or without any as while we
+        // leave, we cannot tell who is in.
+        let comes = route.is_none_or(|route| {
             let mut known = route.recipients.keys();
-            let comes = known.any(|(_, device)| head(device) == dep.device);
-            return comes.then_some(None);
-        };
-        let stream = &self.streams[at];
-        let wanted = (Epoch(dep.epoch), dep.seq);
-        let parked = stream.parked.front();
-        let waits = parked.is_some_and(|first| (first.epoch, first.seq) <= wanted);
-        let here = (stream.epoch, stream.contig) >= wanted && !waits;
-        // Who left sends nothing more.
-        let who = (stream.user.clone(), stream.device);
-        (!here && route.recipients.contains_key(&who)).then_some(Some(at))
+            dep.roster > route.roster || known.any(|(_, device)| head(device) == dep.device)
+        });
+        let at = it.heads.get(&dep.device).copied();
+        let here = at.is_some_and(|at| {
+            let stream = &self.streams[at];
+            let wanted = (Epoch(dep.epoch), dep.seq);
+            let parked = stream.parked.front();
+            let waits = parked.is_some_and(|first| (first.epoch, first.seq) <= wanted);
+            (stream.epoch, stream.contig) >= wanted && !waits
+        });
+        (comes && !here).then_some(at)
     }
 
     /// Something moved: tells what waits for nothing any more.

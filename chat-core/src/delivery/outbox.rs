@@ -351,7 +351,6 @@ impl Outbox {
             0 => (Epoch(0), 0),
             _ => first.map_or(next, |(at, _)| *at),
         };
-        let news = !self.has_user(&who.0);
         let owed = self.entries.range(from..).next();
         let latest = self.lives.last_key_value().map(|(epoch, _)| *epoch);
         let epoch = owed.map(|((epoch, _), _)| *epoch).or(latest);
@@ -361,27 +360,33 @@ impl Outbox {
             peer.lags = self.notice.is_some();
             peer.read = At::default();
         }
-        for (_, entry) in self.entries.range_mut(from..) {
+        let others: Vec<_> = self.of_user(&who.0).cloned().collect();
+        for (at, entry) in self.entries.range_mut(from..) {
             entry.devices += 1;
-            entry.users += usize::from(news);
+            entry.users += usize::from(!others.iter().any(|other| other.from <= *at));
         }
         self.peers.insert(who, peer);
     }
 
-    /// Removes a recipient; hands back the messages that waited only for it, and those that now
-    /// are with every user.
+    /// Removes a recipient; hands back the messages that waited for it, and whether they now are
+    /// with every device that is left of its user. A user whose only device that had a message
+    /// goes, while another still misses it, does not have it any more.
     pub(super) fn leave(&mut self, who: &Who) -> Vec<(At, bool)> {
         let Some(peer) = self.peers.remove(who) else {
             return Vec::new();
         };
-        let orphan = !self.has_user(&who.0);
+        let others: Vec<_> = self.of_user(&who.0).cloned().collect();
         let mut newly = Vec::new();
         for (at, entry) in self.entries.range_mut(peer.from..) {
+            let mut owed = others.iter().filter(|other| other.from <= *at).peekable();
+            let waits = owed.peek().is_some() && owed.all(|other| other.misses(*at));
+            let none_left = !others.iter().any(|other| other.from <= *at);
             if !peer.misses(*at) {
+                entry.users += usize::from(waits);
                 continue;
             }
             entry.devices = entry.devices.saturating_sub(1);
-            let settles = orphan && entry.users > 0;
+            let settles = none_left && entry.users > 0;
             entry.users -= usize::from(settles);
             newly.push((*at, settles));
         }

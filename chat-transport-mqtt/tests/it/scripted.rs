@@ -214,22 +214,24 @@ async fn a_frame_at_most_once_is_answered_when_it_is_written() {
 #[tokio::test]
 async fn reasons_of_refusal_become_outcomes() {
     let (mut peer, mut wire) = pair(Version::V5).await;
-    for (reason, words) in [
-        (0x00, "Accepted"),
-        (0x10, "NoReceiver"),
-        (0x87, "NotAuthorized"),
-        (0x90, "TopicNameInvalid"),
-        (0x97, "QuotaExceeded"),
-        (0x83, "Implementation"),
+    for (reason, kind, words) in [
+        (0x00, "Accepted", "Accepted"),
+        (0x10, "NoReceiver", "NoReceiver"),
+        (0x87, "Never { why: Denied", "NotAuthorized"),
+        (0x90, "Never { why: Denied", "TopicNameInvalid"),
+        (0x97, "Refused", "QuotaExceeded"),
+        (0x83, "Refused", "Implementation"),
     ] {
         let token = peer.send(&conv(1), b"x").await;
         let Some(Seen::Publish { id: Some(id), .. }) = wire.next().await else {
             panic!("a publish");
         };
         wire.puback(id, reason).await;
-        let fate = format!("{:?}", peer.fate(token).await);
+        let fate = peer.fate(token).await;
+        assert_eq!(fate.is_refusal(), reason > 0x10, "{fate:?}");
+        let fate = format!("{fate:?}");
+        assert!(fate.starts_with(kind), "{reason:#x}: {fate}");
         assert!(fate.contains(words), "{reason:#x}: {fate}");
-        assert_eq!(fate.starts_with("Refused"), reason > 0x10);
     }
 }
 

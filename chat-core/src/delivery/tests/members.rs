@@ -3,6 +3,7 @@
 use super::net::{CONV, Net, channel, sender};
 use super::short::{count, logs, net, progress, short_lived, stream_ack};
 use super::*;
+use crate::delivery::outbox::Who;
 use crate::wire::delivery as frames;
 
 #[test]
@@ -208,4 +209,56 @@ fn q12_a_device_that_came_later_has_not_seen_for_its_user_what_it_was_not_sent()
     net.hear_ack(0, 1, ack);
     net.commit_all();
     assert_eq!(count(&net, 0, progress(Ack::Displayed)), 1);
+}
+
+/// A person with two devices of which one has the message, and a person who has nothing of it.
+fn two_devices_and_one(since: u64) -> (Net, MessageId, [Who; 2]) {
+    let mut net = net(3);
+    let mut route = net.nodes[0].routes[&CONV].clone();
+    let other = (sender(1).user, DeviceId([0xfe; 32]));
+    route.recipients.insert(other.clone(), since);
+    route.roster = since;
+    let now = net.now;
+    net.nodes[0].machine.open(CONV, route.clone(), now);
+    net.nodes[0].routes.insert(CONV, route);
+    let id = net.send(0, "0:1");
+    net.commit_all();
+    net.hear_ack(0, 1, stream_ack(id, 1));
+    (net, id, [(sender(1).user, sender(1).device), other])
+}
+
+fn without(net: &mut Net, gone: &[&Who]) {
+    let mut route = net.nodes[0].routes[&CONV].clone();
+    route.recipients.retain(|who, _| !gone.contains(&who));
+    route.roster += 1;
+    let now = net.now;
+    net.nodes[0].machine.open(CONV, route.clone(), now);
+    net.nodes[0].routes.insert(CONV, route);
+    net.drain(0);
+    net.commit_all();
+}
+
+#[test]
+fn id4_a_person_who_goes_counts_once_whatever_its_devices_have() {
+    let (mut net, id, [had, missed]) = two_devices_and_one(5);
+    without(&mut net, &[&had, &missed]);
+    assert_eq!(count(&net, 0, progress(Ack::Delivered)), 0, "2 has it not");
+    net.hear_ack(0, 2, stream_ack(id, 1));
+    net.commit_all();
+    assert_eq!(count(&net, 0, progress(Ack::Delivered)), 1);
+}
+
+#[test]
+fn id4_a_device_that_had_it_goes_and_the_other_hears_of_it_later() {
+    let (mut net, id, [had, missed]) = two_devices_and_one(5);
+    without(&mut net, &[&had]);
+    net.hear_ack(0, 2, stream_ack(id, 1));
+    net.commit_all();
+    assert_eq!(
+        count(&net, 0, progress(Ack::Delivered)),
+        0,
+        "who is left has it not"
+    );
+    without(&mut net, &[&missed]);
+    assert_eq!(count(&net, 0, progress(Ack::Delivered)), 1);
 }
