@@ -336,6 +336,9 @@ impl Delivery {
         if !self.up {
             return;
         }
+        // A wall clock that was set forward: what ran out by that is not sent, and its timer was
+        // set by the old one.
+        self.on_expiry(conv, now);
         self.pump(conv, now);
         let it = &self.convs[conv];
         if it.route.is_none() {

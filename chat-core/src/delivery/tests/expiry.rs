@@ -170,3 +170,22 @@ fn id4_a_wall_clock_that_jumps_while_we_are_down_gives_nothing_up_either() {
     assert_eq!(net.gaps(1, 0), 0);
     assert_eq!(logs(&net, 1), ["0:1", "0:2"]);
 }
+
+/// The clock was wrong when the timer was set: the message is neither sent nor kept for the
+/// difference.
+#[test]
+fn q6_what_runs_out_by_a_clock_that_is_set_forward_fails_soon() {
+    let mut net = Net::new(2, false, short_lived(), 1);
+    net.down(1);
+    let id = net.send(0, "0:1");
+    net.lose();
+    let hour = Duration::from_secs(3_600);
+    let mut now = net.now;
+    now.wall = now.wall.plus(hour);
+    net.now = now;
+    for _ in 0..40 {
+        net.pass(Duration::from_millis(100));
+        net.lose();
+    }
+    assert!(net.failed.contains(&id), "its time to live is five seconds");
+}
