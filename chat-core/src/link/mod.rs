@@ -9,6 +9,7 @@ mod machine;
 #[cfg(test)]
 mod tests;
 
+use core::fmt;
 use core::time::Duration;
 
 use crate::channel::Channel;
@@ -66,6 +67,19 @@ pub enum DownReason {
     TryLater,
     /// Something else, in words.
     Other(String),
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost => f.write_str("the connection was lost"),
+            Self::TimedOut => f.write_str("it did not answer in time"),
+            Self::Refused(words) => write!(f, "it refused us: {words}"),
+            Self::Conflict => f.write_str("another connection of this device took over"),
+            Self::TryLater => f.write_str("it asks us to come back later"),
+            Self::Other(words) => f.write_str(words),
+        }
+    }
 }
 
 /// What the driver reports of the connection.

@@ -1,7 +1,9 @@
-//! The bot: says yes to everybody, answers everything, needs no network and no key.
+//! The bot: says yes to everybody, answers everything, needs no network and no key. As the one client
+//! that is always there it also tells the console how the connection is.
 
 use chat_client::{Client, ClientError, Event};
 use chat_core::id::UserId;
+use chat_core::link::LinkState;
 
 /// Serves until the client stops.
 ///
@@ -11,6 +13,7 @@ pub async fn serve(client: Client) -> Result<(), ClientError> {
     let mut events = client.events().await?;
     // The stream ends when the last handle is gone; this one must not keep it open.
     let me = client.user().clone();
+    let mut down = false;
     while let Some(event) = events.next().await {
         match event {
             Event::Request(request) => {
@@ -29,6 +32,19 @@ pub async fn serve(client: Client) -> Result<(), ClientError> {
                 chat.mark_read(message.sort).await?;
                 // A chat that ended meanwhile takes no answer.
                 chat.send(answer.as_str()).await.ok();
+            }
+            Event::Link(LinkState::Disconnected { reason, .. }) => {
+                if !std::mem::replace(&mut down, true) {
+                    eprintln!("the broker is away ({reason}); trying again until it is back");
+                }
+            }
+            Event::Link(LinkState::Failed { reason }) => {
+                eprintln!("the broker cannot be used ({reason}); mend that and start again");
+            }
+            Event::Link(LinkState::Connected { .. }) => {
+                if std::mem::take(&mut down) {
+                    eprintln!("the broker is back");
+                }
             }
             _ => {}
         }

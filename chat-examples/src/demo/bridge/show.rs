@@ -82,12 +82,12 @@ pub(super) fn link(state: &LinkState, retry_in: Option<Duration>) -> Link {
         LinkState::Disconnected { reason, .. } => Link {
             state: "disconnected",
             retry_at: retry_in.map(|wait| wall(SystemTime::now() + wait)),
-            reason: Some(format!("{reason:?}")),
+            reason: Some(reason.to_string()),
         },
         LinkState::Failed { reason } => Link {
             state: "failed",
             retry_at: None,
-            reason: Some(format!("{reason:?}")),
+            reason: Some(reason.to_string()),
         },
         _ => plain("connecting"),
     }
