@@ -33,18 +33,16 @@ pub async fn serve(client: Client) -> Result<(), ClientError> {
                 // A chat that ended meanwhile takes no answer.
                 chat.send(answer.as_str()).await.ok();
             }
-            Event::Link(LinkState::Disconnected { reason, .. }) => {
-                if !std::mem::replace(&mut down, true) {
-                    eprintln!("the broker is away ({reason}); trying again until it is back");
-                }
+            Event::Link(LinkState::Disconnected { reason, .. }) if !down => {
+                down = true;
+                eprintln!("the broker is away ({reason}); trying again until it is back");
             }
             Event::Link(LinkState::Failed { reason }) => {
                 eprintln!("the broker cannot be used ({reason}); mend that and start again");
             }
-            Event::Link(LinkState::Connected { .. }) => {
-                if std::mem::take(&mut down) {
-                    eprintln!("the broker is back");
-                }
+            Event::Link(LinkState::Connected { .. }) if down => {
+                down = false;
+                eprintln!("the broker is back");
             }
             _ => {}
         }
