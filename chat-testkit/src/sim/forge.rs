@@ -63,6 +63,31 @@ impl World {
         self.push_input(self.now, n, Input::Forged(Rc::new(forged)));
     }
 
+    /// `n` hears `body` on `channel`, in the name of `user` and with the key of `signer`; the trace
+    /// says that it came from `by`.
+    pub(super) fn hand(
+        &mut self,
+        (by, n): (usize, usize),
+        channel: Channel,
+        user: &UserId,
+        body: &Body,
+        signer: &FakeSigner,
+    ) {
+        let Ok(bytes) = wire::encode(body, user, &channel, signer) else {
+            return;
+        };
+        let frame = Frame {
+            channel,
+            bytes,
+            durable: true,
+            retain: false,
+            expires: u64::MAX,
+            from: by,
+            dedup: None,
+        };
+        self.push_input(self.now, n, Input::Forged(Rc::new(frame)));
+    }
+
     /// A stranger shows a group in the lobby that is not its own.
     fn forge_card(&mut self, n: usize, group: GroupId, pick: u64) {
         if !self.nodes[n].up {
@@ -80,19 +105,7 @@ impl World {
         let channel = Channel::Lobby(self.lobby.clone());
         let signer = FakeSigner::new(u64::MAX - pick % 1_000, self.ledger.clone());
         let stranger = UserId::new("stranger").expect("a plain name");
-        let Ok(bytes) = wire::encode(&body.into(), &stranger, &channel, &signer) else {
-            return;
-        };
-        let frame = Frame {
-            channel,
-            bytes,
-            durable: false,
-            retain: false,
-            expires: u64::MAX,
-            from: n,
-            dedup: None,
-        };
-        self.push_input(self.now, n, Input::Forged(Rc::new(frame)));
+        self.hand((n, n), channel, &stranger, &body.into(), &signer);
     }
 
     /// Somebody signs with a key of its own in the name of a user whom `n` knows.
@@ -122,19 +135,7 @@ impl World {
         };
         let channel = Channel::Inbox(me);
         let signer = FakeSigner::new(u64::MAX - pick % 1_000, self.ledger.clone());
-        let Ok(bytes) = wire::encode(&body.into(), &victim, &channel, &signer) else {
-            return;
-        };
-        let frame = Frame {
-            channel,
-            bytes,
-            durable: true,
-            retain: false,
-            expires: u64::MAX,
-            from: n,
-            dedup: None,
-        };
-        self.push_input(self.now, n, Input::Forged(Rc::new(frame)));
+        self.hand((n, n), channel, &victim, &body.into(), &signer);
     }
 
     /// Another member, with its own key, signs what only a leader may, claims the lead without the
@@ -162,19 +163,8 @@ impl World {
             _ => Channel::Inbox(victim),
         };
         let signer = FakeSigner::new(self.nodes[h].device_number, self.ledger.clone());
-        let Ok(bytes) = wire::encode(&body, &self.nodes[h].user, &channel, &signer) else {
-            return;
-        };
-        let frame = Frame {
-            channel,
-            bytes,
-            durable: true,
-            retain: false,
-            expires: u64::MAX,
-            from: h,
-            dedup: None,
-        };
-        self.push_input(self.now, n, Input::Forged(Rc::new(frame)));
+        let user = self.nodes[h].user.clone();
+        self.hand((h, n), channel, &user, &body, &signer);
     }
 
     pub(super) fn last_entry(&self, n: usize, group: GroupId) -> Option<Entry> {

@@ -2,17 +2,13 @@
 //! reign; and a leader and a stranger that go beyond their rights. Everything is built on what the
 //! victim holds, so that only the rule in question can refuse it.
 
-use std::rc::Rc;
-
 use chat_core::channel::Channel;
 use chat_core::content::Content;
 use chat_core::id::{ConvId, GroupId, UserId};
 use chat_core::identity::Signer as _;
-use chat_core::wire::{self, Body, BoundedVec, delivery, group as frames};
+use chat_core::wire::{Body, BoundedVec, delivery, group as frames};
 
-use super::broker::Frame;
 use super::crypto::FakeSigner;
-use super::event::Input;
 use super::world::World;
 use crate::oracle::certificate::Fold;
 use crate::oracle::entry::{self, Forged, Op, Term};
@@ -44,20 +40,7 @@ impl World {
         let Some(Lie { signer, user, body }) = lie else {
             return;
         };
-        let channel = Channel::Group(group);
-        let Ok(bytes) = wire::encode(&body, &user, &channel, &signer) else {
-            return;
-        };
-        let frame = Frame {
-            channel,
-            bytes,
-            durable: true,
-            retain: false,
-            expires: u64::MAX,
-            from: n,
-            dedup: None,
-        };
-        self.push_input(self.now, n, Input::Forged(Rc::new(frame)));
+        self.hand((n, n), Channel::Group(group), &user, &body, &signer);
     }
 
     /// The node of a device.
