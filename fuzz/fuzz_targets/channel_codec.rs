@@ -1,13 +1,3 @@
-//! Any bytes as the signed form of a channel, and as its id.
 #![no_main]
 
-#[path = "../../chat-core/tests/it/entries.rs"]
-#[allow(dead_code)]
-mod entries;
-#[path = "../../chat-core/tests/it/fill.rs"]
-#[allow(dead_code)]
-mod fill;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    entries::channel_codec(bytes);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chat_fuzz::channel_codec(bytes));

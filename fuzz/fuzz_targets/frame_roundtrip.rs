@@ -1,13 +1,3 @@
-//! Any body of any kind, encoded and decoded.
 #![no_main]
 
-#[path = "../../chat-core/tests/it/entries.rs"]
-#[allow(dead_code)]
-mod entries;
-#[path = "../../chat-core/tests/it/fill.rs"]
-#[allow(dead_code)]
-mod fill;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    entries::frame_roundtrip(bytes);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chat_fuzz::frame_roundtrip(bytes));
