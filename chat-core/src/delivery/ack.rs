@@ -68,7 +68,17 @@ impl Delivery {
         let stream = &self.streams[at];
         let user = stream.account;
         let answered = stream.answered;
-        let due = answered.map_or(now.mono, |at| now.mono.max(at + self.config.ack_delay));
+        let free = answered.map_or(now.mono, |at| now.mono.max(at + self.config.ack_delay));
+        let it = &self.convs[stream.conv];
+        let members = u32::try_from(it.out.peers.len()).unwrap_or(u32::MAX);
+        let due = match it.is_group() && !planted("delivery-in-step") {
+            true => free + self.rng.jitter(SPREAD.saturating_mul(members)),
+            false => free,
+        };
+        // Who asks again may have missed our answers because all came at the same place of a
+        // regular loss. So a second one follows; of a group, from one member for all.
+        let alone = self.rng.below(u64::from(members.max(1))) == 0;
+        self.streams[at].again = alone && free <= now.mono && !planted("delivery-in-step");
         self.queue_ack(at, false, due);
         if due <= now.mono {
             self.timers.remove(&Key::Ack(user));
@@ -127,7 +137,8 @@ impl Delivery {
             mark("delivery-window-narrow");
             self.starved.insert(at);
         }
-        Some(frames::StreamAck {
+        let twice = core::mem::take(&mut stream.again);
+        let ack = frames::StreamAck {
             device: stream.device.0,
             conv: it.id.0,
             epoch: stream.epoch.0,
@@ -136,7 +147,11 @@ impl Delivery {
             window: u16::try_from(window).expect("the window is at most 128"),
             read: if share_read { stream.read } else { 0 },
             refused: BoundedVec::take_from(stream.refused.iter().copied()),
-        })
+        };
+        if twice {
+            self.queue_ack(at, false, now.mono + self.config.ack_delay);
+        }
+        Some(ack)
     }
 
     /// Answers a frame of a closed epoch, at most once per `ack_delay`.

@@ -111,6 +111,8 @@ pub(super) struct Stream {
     pub(super) marks: VecDeque<(Hlc, u64)>,
     /// When it was last acknowledged or answered, to bound answers to duplicates.
     pub(super) answered: Option<Timestamp>,
+    /// A second answer is to follow the next one.
+    pub(super) again: bool,
     /// A timer runs for what is held.
     pub(super) timed: bool,
     /// News since it was last acknowledged.
@@ -135,6 +137,7 @@ impl Stream {
             last: (Hlc(0), 0),
             marks: VecDeque::new(),
             answered: None,
+            again: false,
             timed: false,
             owed: 0,
         }

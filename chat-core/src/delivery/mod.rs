@@ -9,16 +9,20 @@
 
 mod ack;
 mod causal;
+mod deliver;
 mod inbox;
 mod notice;
 mod outbox;
 mod receive;
+mod restore;
 mod retransmit;
+mod route;
 mod rows;
 mod send;
 mod state;
 mod timeline;
 mod types;
+mod typing;
 mod wedge;
 
 #[cfg(test)]
@@ -34,9 +38,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use crate::config::DeliveryConfig;
-use crate::content::Content;
 use crate::effect::{Effects, RestoreError, Row, Table};
-use crate::hlc::{HlcClock, MAX_DRIFT};
+use crate::hlc::HlcClock;
 use crate::id::{ConvId, Epoch, Seq, TxnId, UserId};
 use crate::identity::Sender;
 use crate::output::PersistId;
@@ -47,18 +50,13 @@ use crate::slots::Slots;
 use crate::time::{Now, Timestamp};
 use crate::wire;
 
-use causal::Parked;
 use inbox::Stream;
-use outbox::{At, Peer, Who};
+use outbox::At;
 use retransmit::Bucket;
-use state::{Account, Conv, ConvAt, Dues, Key, Share, StreamAt, StreamKey, Txn, UserAt};
+use state::{Account, Conv, ConvAt, Key, Share, StreamAt, StreamKey, Txn, UserAt};
 
 /// How many transactions stay known after their messages left the outbox.
 const MAX_TXNS: u64 = 1_024;
-/// Who may be typing at once, all conversations; beyond it typing is not shown.
-const MAX_TYPING: usize = 1_024;
-/// At most one "I type" per this time.
-const TYPING_EVERY: core::time::Duration = core::time::Duration::from_secs(3);
 
 /// Outboxes and inboxes of one device.
 ///
@@ -153,238 +151,6 @@ impl Delivery {
             max_frame: usize::MAX,
             effects: Effects::default(),
         }
-    }
-
-    /// Takes back a row of `Conversations`, `Outbox`, `Streams` or `Inbox`.
-    ///
-    /// # Errors
-    /// [`RestoreError`] when the row is damaged.
-    pub fn restore(&mut self, row: &Row, now: Now) -> Result<(), RestoreError> {
-        match row.table {
-            Table::Conversations if row.key.len() == 32 => {
-                let conv = ConvId(row.key[..].try_into().map_err(|_| RestoreError::of(row))?);
-                let at = self.conv_at(conv);
-                let hlc = rows::restore_conv(row, &mut self.convs[at])?;
-                self.clock = HlcClock::resume(self.clock.last().max(hlc));
-            }
-            Table::Conversations if row.key.len() == notice::KEY => {
-                let (number, event) = notice::restore(row)?;
-                self.notices = self.notices.max(number);
-                self.restored_notices.insert(number, event);
-            }
-            Table::Conversations => {
-                let (n, txn, known) = rows::restore_txn(row)?;
-                self.ring.insert(n, txn);
-                self.txns.insert(txn, known);
-            }
-            Table::Outbox => {
-                let (id, at, entry, end, wedged) = rows::restore_outbox(row)?;
-                let conv = self.conv_at(id);
-                self.clock = HlcClock::resume(self.clock.last().max(entry.hlc));
-                let known = Txn {
-                    id: self.own_id(conv, at),
-                    hash: send::hash(id, &entry.body),
-                    end,
-                };
-                self.txns.insert(entry.txn, known);
-                self.outbox.0 += 1;
-                self.outbox.1 += entry.body.len();
-                let due = now.mono_at(entry.expires);
-                self.set_dues(conv, |dues| {
-                    dues.expiry = Some(dues.expiry.map_or(due, |old| old.min(due)));
-                });
-                let out = &mut self.convs[conv].out;
-                out.entries.insert(at, entry);
-                out.unsent.insert(at);
-                if let Some(why) = wedged {
-                    out.wedged.insert(at, why);
-                }
-            }
-            Table::Streams => {
-                let (conv, device, item) = rows::restore_stream(row)?;
-                let at = self.conv_at(conv);
-                match item {
-                    rows::StreamItem::State(user, state) => {
-                        let at = self.stream_at(at, device, &user);
-                        let parked = core::mem::take(&mut self.streams[at].parked);
-                        // What it held may have come before it, and did not name the user.
-                        let account = self.account(&user);
-                        let before = core::mem::replace(&mut self.streams[at].account, account);
-                        self.users[account].streams += 1;
-                        self.users[before].streams -= 1;
-                        self.let_go(before);
-                        let stream = &mut self.streams[at];
-                        stream.user = user;
-                        state.put_into(stream);
-                        stream.parked = parked;
-                    }
-                    rows::StreamItem::Held(epoch, seq, held) => {
-                        if let Some(body) = &held.body {
-                            Content::decode(conv, body).map_err(|_| RestoreError::of(row))?;
-                        }
-                        let me = self.me.user.clone();
-                        let at = self.stream_at(at, device, &me);
-                        // Whether it is held or parked shows when the stream is here too.
-                        let due = Timestamp::MAX;
-                        self.streams[at].parked.push_back(Parked {
-                            epoch,
-                            seq,
-                            held,
-                            due,
-                        });
-                    }
-                }
-            }
-            Table::Inbox => {
-                let (conv, pos, item) = rows::restore_inbox(row)?;
-                let TimelineItem::Received(mut received) = timeline::read(&item)? else {
-                    return Err(RestoreError::of(row));
-                };
-                received.redelivered = true;
-                let (at, user) = (self.conv_at(conv), self.account(&received.from));
-                self.share(user, 1, 0);
-                self.convs[at].inbox.insert(pos, user);
-                self.restored.insert((conv, pos), received);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// After the restored rows: arms timers and tells again, as `redelivered`, what the
-    /// application did not acknowledge.
-    pub fn resume(&mut self, now: Now) {
-        self.tell_restored();
-        for ((conv, pos), received) in core::mem::take(&mut self.restored) {
-            let conv = self.conv_at(conv);
-            let it = &mut self.convs[conv];
-            it.pos = it.pos.max(pos);
-            let stream = self
-                .streams
-                .get_mut(&(conv, received.id.stream.device))
-                .filter(|stream| stream.epoch == received.id.stream.epoch);
-            // What passed something missing has no place among the others yet.
-            if let Some(stream) = stream
-                && (stream.read + 1..=stream.contig).contains(&received.id.seq.0)
-            {
-                stream
-                    .marks
-                    .push_back((received.sort.hlc, received.id.seq.0));
-            }
-            mark("delivery-redelivered");
-            self.effects.emit(DeliveryEvent::Received(received));
-        }
-        let streams: Vec<_> = self.streams.slots().collect();
-        for at in streams {
-            self.resume_parked(at, now);
-            let stream = &mut self.streams[at];
-            // A clock that jumped while we were down looks like a long absence. A sender that is
-            // there says meanwhile what it still has.
-            for held in stream.held.values_mut() {
-                held.due = now.mono_at(held.expires).max(now.mono + MAX_DRIFT);
-            }
-            let (account, count) = (stream.account, stream.held.len());
-            self.share(account, 0, isize::try_from(count).unwrap_or(isize::MAX));
-            self.await_held(at, now);
-        }
-        let convs: Vec<_> = self.convs.slots().collect();
-        for conv in convs {
-            let it = &mut self.convs[conv];
-            it.out.settle();
-            if it.owes() {
-                self.owing.insert(conv);
-            }
-            self.tell_wedged(conv);
-        }
-    }
-
-    /// Opens a conversation or changes who gets its messages. Messages that wait only for a
-    /// recipient that is gone are done; who is new gets what is sent from now on. In 1:1 a new
-    /// device of the peer gets what is still in the outbox too, and a set that became empty
-    /// changes nothing: there, nobody to deliver to does not mean delivered.
-    pub fn open(&mut self, conv: ConvId, mut route: Route, now: Now) {
-        route
-            .recipients
-            .retain(|(_, device), _| *device != self.me.device);
-        let epoch = self.epoch;
-        let conv = self.conv_at(conv);
-        let it = &mut self.convs[conv];
-        it.out.settle();
-        let fresh = it.route.is_none();
-        // A member that was out meanwhile is another recipient than it was.
-        let returned = |who: &Who, peer: &Peer| {
-            let since = route.recipients.get(who);
-            since.is_some_and(|since| *since != peer.since)
-        };
-        let peers = it.out.peers.iter();
-        let back: Vec<_> = peers
-            .filter(|(who, peer)| returned(who, peer))
-            .map(|(who, _)| who.clone())
-            .collect();
-        for who in back {
-            mark("delivery-recipient-returned");
-            let newly = self.convs[conv].out.leave(&who);
-            self.count_off(conv, newly, now);
-        }
-        let it = &mut self.convs[conv];
-        let next = it.out.lives.get(&epoch).map_or(1, |life| life.next);
-        for (who, since) in &route.recipients {
-            it.out.join(who.clone(), *since, (epoch, next));
-        }
-        let gone: Vec<_> = if route.group || !route.recipients.is_empty() {
-            it.out
-                .peers
-                .keys()
-                .filter(|who| !route.recipients.contains_key(*who))
-                .cloned()
-                .collect()
-        } else {
-            Vec::new()
-        };
-        let group = route.group;
-        it.route = Some(route);
-        for who in gone {
-            mark("delivery-recipient-gone");
-            let it = &mut self.convs[conv];
-            let newly = it.out.leave(&who);
-            self.count_off(conv, newly, now);
-        }
-        if group {
-            self.count_off_unowed(conv, now);
-        }
-        self.release_parked(conv, now);
-        self.pump(conv, now);
-        if self.up && fresh && self.owing.contains(&conv) {
-            // Another machine's wake may open it, after ours: nothing may be due at once then.
-            let soon = now.mono + core::time::Duration::from_micros(1);
-            self.set_dues(conv, |dues| dues.hello = Some(soon));
-        }
-    }
-
-    /// Closes it: what is unacknowledged fails with `why` (Q15). Who sent what stays known, so
-    /// that a copy that comes later is no news (S15).
-    pub fn close(&mut self, conv: ConvId, why: FailReason, now: Now) {
-        let Some(conv) = self.convs.slot(&conv) else {
-            return;
-        };
-        let it = &mut self.convs[conv];
-        if it.route.take().is_none() && it.out.entries.is_empty() {
-            return;
-        }
-        it.out.peers.clear();
-        it.typing = None;
-        let owed: Vec<_> = it.out.entries.keys().copied().collect();
-        let streams = it.streams.clone();
-        for at in owed {
-            self.fail(conv, at, &why, now);
-        }
-        self.convs[conv].out.notice = None;
-        for stream in streams {
-            self.flush_stream(stream, now);
-        }
-        self.put_conv(conv);
-        self.owing.remove(&conv);
-        self.set_dues(conv, |dues| *dues = Dues::default());
     }
 
     /// The user has seen everything up to `up_to`; moves forward only (Q12).

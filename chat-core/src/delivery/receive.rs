@@ -7,17 +7,17 @@
 //! has room and nothing waits for itself.
 
 use super::inbox::{Claim, Held, MAX_REFUSED, Place, Step, WINDOW};
-use super::state::{ConvAt, Key, Share, StreamAt, UserAt};
-use super::types::{DeliveryEvent, Received, SortKey, Standing};
-use super::{Delivery, MAX_TYPING, rows, timeline};
+use super::state::{Key, Share, StreamAt, UserAt};
+use super::types::{DeliveryEvent, Standing};
+use super::{Delivery, rows};
 use crate::content::{Content, ContentError};
 use crate::effect::Table;
 use crate::hlc::{Hlc, MAX_DRIFT};
-use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, UserId};
+use crate::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId};
 use crate::identity::Sender;
 use crate::probe::{mark, planted};
 use crate::sealer::Unsealed;
-use crate::time::{Now, Timestamp};
+use crate::time::Now;
 use crate::wire::delivery as frames;
 
 /// Streams remembered per conversation. Beyond it the state of a device that is no recipient is
@@ -343,231 +343,6 @@ impl Delivery {
         Some(held)
     }
 
-    /// Puts what a stream hands over into the inbox log and onto the timeline, gaps behind what
-    /// came `before`. `fresh` arrived just now and has no row of its own.
-    fn apply_steps(
-        &mut self,
-        at: StreamAt,
-        (mut before, steps): (Hlc, Vec<Step>),
-        fresh: Fresh,
-        now: Now,
-    ) {
-        let stream = &self.streams[at];
-        let (conv, device, account) = (stream.conv, stream.device, stream.account);
-        if steps.is_empty() {
-            self.release_parked(conv, now);
-            return;
-        }
-        let id = self.convs[conv].id;
-        let user = stream.user.clone();
-        for step in steps {
-            match step {
-                Step::Deliver(epoch, seq, held) => {
-                    let stored = !fresh.has(epoch, seq);
-                    if stored {
-                        self.share(account, 0, -1);
-                    }
-                    if held.body.is_none() && held.hlc == Hlc(0) {
-                        self.put_gap(at, (epoch, seq), 1, before);
-                    }
-                    let told = self.park(at, (epoch, seq), &held, stored, now);
-                    if held.body.is_some() {
-                        before = held.hlc;
-                    }
-                    let Some(gap) = told else {
-                        continue;
-                    };
-                    if stored {
-                        let key = rows::held_key(id, device, epoch, seq);
-                        self.effects.delete(Table::Streams, key);
-                    }
-                    if let Some(body) = &held.body {
-                        let message = message_id(id, device, epoch, seq);
-                        self.deliver(conv, (&user, account), message, &held, (body, gap));
-                    }
-                }
-                Step::Gap(epoch, seq, count) => {
-                    self.put_gap(at, (epoch, seq), count, before);
-                }
-            }
-        }
-        self.release_parked(conv, now);
-        self.put_conv(conv);
-    }
-
-    /// Shows and tells that `count` messages from this one on will not come, behind what came
-    /// `before`.
-    fn put_gap(&mut self, at: StreamAt, (epoch, seq): (Epoch, u64), count: u64, before: Hlc) {
-        mark("delivery-gap");
-        let stream = &self.streams[at];
-        let (conv, from) = (self.convs[stream.conv].id, stream.user.clone());
-        let sort = SortKey {
-            hlc: if before == Hlc(0) {
-                self.clock.last()
-            } else {
-                before
-            },
-            device: stream.device,
-            epoch,
-            seq,
-        };
-        let first = message_id(conv, sort.device, epoch, seq);
-        self.effects.put(
-            Table::Timeline,
-            timeline::key(conv, &sort),
-            timeline::encode_gap(&from, &first, count),
-        );
-        self.tell(DeliveryEvent::Gap {
-            conv,
-            from,
-            first,
-            count,
-            sort,
-        });
-    }
-
-    pub(super) fn deliver(
-        &mut self,
-        conv: ConvAt,
-        (user, account): (&UserId, UserAt),
-        id: MessageId,
-        held: &Held,
-        (body, causal_gap): (&[u8], bool),
-    ) {
-        let by_arrival = planted("delivery-sort-by-arrival");
-        let sort = SortKey {
-            hlc: if by_arrival {
-                self.clock.last()
-            } else {
-                held.hlc
-            },
-            device: id.stream.device,
-            epoch: id.stream.epoch,
-            seq: id.seq.0,
-        };
-        let it = &mut self.convs[conv];
-        it.pos += 1;
-        let late = it.shown.is_some_and(|shown| shown > sort);
-        it.shown = it.shown.max(Some(sort));
-        it.inbox.insert(it.pos, account);
-        let received = Received {
-            id,
-            from: user.clone(),
-            content: Content::decode(it.id, body).expect("bodies decode before they are held"),
-            sort,
-            pos: it.pos,
-            late,
-            redelivered: false,
-            standing: if held.former {
-                Standing::Former
-            } else {
-                Standing::Current
-            },
-            clock_suspect: held.suspect,
-            causal_gap,
-        };
-        if received.content.is_visible() {
-            self.note_heard(conv, &id, held.roster);
-        }
-        if late {
-            mark("delivery-late");
-        }
-        let item = timeline::encode_received(&received, body);
-        if !planted("delivery-no-inbox-row") {
-            self.effects.put(
-                Table::Inbox,
-                rows::inbox_key(id.stream.conv, received.pos),
-                rows::encode_inbox(sort, &item),
-            );
-        }
-        self.effects
-            .put(Table::Timeline, timeline::key(id.stream.conv, &sort), item);
-        self.share(account, 1, 0);
-        self.on_typing_over(conv, user);
-        self.effects.emit_gated(DeliveryEvent::Received(received));
-    }
-
-    /// The time of held messages ran out, and with it that of all before them: what is missing
-    /// will not come.
-    pub(super) fn on_flush(&mut self, at: StreamAt, now: Now) {
-        let held = self.streams[at].held.iter();
-        let top = held
-            .filter(|(_, held)| held.due <= now.mono)
-            .map(|(seq, _)| *seq)
-            .max();
-        self.raise_stream(at, top, now);
-    }
-
-    /// Delivers all that is held, with gaps: nothing more will come.
-    pub(super) fn flush_stream(&mut self, at: StreamAt, now: Now) {
-        let top = self.streams[at].held.last_key_value().map(|(seq, _)| *seq);
-        if top.is_some() {
-            self.raise_stream(at, top, now);
-        }
-        self.tell_parked(at, Timestamp::MAX, now);
-    }
-
-    fn raise_stream(&mut self, at: StreamAt, top: Option<u64>, now: Now) {
-        if let Some(top) = top {
-            mark("delivery-flushed");
-            let mut steps = Vec::new();
-            let stream = &mut self.streams[at];
-            let before = stream.last.0;
-            stream.raise(top, true, &mut steps);
-            self.put_stream(at);
-            self.apply_steps(at, (before, steps), Fresh::NONE, now);
-        }
-        self.await_held(at, now);
-        if top.is_some() {
-            self.ack_later(at, false, now);
-        }
-    }
-
-    /// Somebody types.
-    pub fn handle_typing(&mut self, from: &Sender, typing: &frames::Typing, now: Now) {
-        let open = self.convs.slot(&ConvId(typing.conv));
-        let Some(conv) = open.filter(|conv| self.convs[*conv].route.is_some()) else {
-            return;
-        };
-        if from.device == self.me.device {
-            return;
-        }
-        if !typing.active {
-            self.on_typing_over(conv, &from.user);
-            return;
-        }
-        let who = (conv, from.user.clone());
-        let known = self.typing.contains(&who);
-        if !known && self.typing.len() >= MAX_TYPING {
-            return;
-        }
-        let key = Key::Typing(conv, from.user.clone());
-        self.timers.set(key, now.mono + self.config.typing_ttl);
-        if !known {
-            self.effects.emit(DeliveryEvent::Typing {
-                conv: self.convs[conv].id,
-                user: from.user.clone(),
-                active: true,
-            });
-            self.typing.insert(who);
-        }
-    }
-
-    pub(super) fn on_typing_over(&mut self, conv: ConvAt, user: &UserId) {
-        if self.typing.is_empty() {
-            return;
-        }
-        let who = (conv, user.clone());
-        if self.typing.remove(&who) {
-            self.timers.remove(&Key::Typing(conv, who.1.clone()));
-            self.effects.emit(DeliveryEvent::Typing {
-                conv: self.convs[conv].id,
-                user: who.1,
-                active: false,
-            });
-        }
-    }
-
     /// Counts what a user takes up of the inbox.
     pub(super) fn share(&mut self, user: UserAt, told: isize, held: isize) {
         for it in [&mut self.users[user].share, &mut self.total] {
@@ -604,7 +379,7 @@ impl Delivery {
 
 /// Which messages arrived in this frame and have no rows of their own yet.
 #[derive(Clone, Copy, Debug)]
-struct Fresh {
+pub(super) struct Fresh {
     epoch: Epoch,
     first: u64,
     /// Bit `i` set: `first + i` arrived.
@@ -612,7 +387,7 @@ struct Fresh {
 }
 
 impl Fresh {
-    const NONE: Self = Self::new(Epoch(0), 0);
+    pub(super) const NONE: Self = Self::new(Epoch(0), 0);
 
     const fn new(epoch: Epoch, first: u64) -> Self {
         Self {
@@ -630,7 +405,7 @@ impl Fresh {
         self.bits.count_ones() as usize
     }
 
-    fn has(self, epoch: Epoch, seq: u64) -> bool {
+    pub(super) fn has(self, epoch: Epoch, seq: u64) -> bool {
         let bit = seq.checked_sub(self.first).filter(|bit| *bit < WINDOW);
         epoch == self.epoch && bit.is_some_and(|bit| self.bits & (1 << bit) != 0)
     }
@@ -656,7 +431,7 @@ fn is_possible(open: &frames::OpenStream) -> bool {
     open.epoch > 0 && open.base > 0 && open.next >= open.base
 }
 
-fn message_id(conv: ConvId, device: DeviceId, epoch: Epoch, seq: u64) -> MessageId {
+pub(super) fn message_id(conv: ConvId, device: DeviceId, epoch: Epoch, seq: u64) -> MessageId {
     MessageId {
         stream: StreamId {
             conv,

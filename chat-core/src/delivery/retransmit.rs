@@ -308,6 +308,10 @@ impl Delivery {
             self.owing.insert(conv);
         } else {
             self.owing.remove(&conv);
+            // Everybody answered: what comes next does not wait for what was lost before.
+            if !planted("delivery-backoff-stays") {
+                self.convs[conv].out.rtt.silent = 0;
+            }
         }
         let it = &self.convs[conv];
         let idle = !owes || !self.up || it.route.is_none() || it.out.awaits_decision();

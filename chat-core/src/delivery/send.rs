@@ -9,15 +9,14 @@ use sha2::{Digest, Sha256};
 use super::outbox::{At, Entry, Life};
 use super::state::{ConvAt, Txn};
 use super::types::{Ack, DeliveryEvent, FailReason, SendError, SortKey, Unsendable};
-use super::{Delivery, MAX_TXNS, TYPING_EVERY, rows, timeline};
+use super::{Delivery, MAX_TXNS, rows, timeline};
 use crate::content::Content;
-use crate::effect::{Carried, Outgoing, Table};
+use crate::effect::{Carried, Table};
 use crate::hlc::Hlc;
 use crate::id::{ConvId, MessageId, TxnId};
 use crate::output::{Fate, PersistId};
 use crate::probe::{mark, planted};
 use crate::time::{Now, Timestamp};
-use crate::wire;
 
 /// What a frame needs besides its content, at the most: the header with key, signature and the
 /// longest name, the numbers and causal hints, and what the sealer adds.
@@ -411,31 +410,6 @@ impl Delivery {
                 self.set_dues(conv, |dues| dues.retry = Some(soon));
             }
         }
-    }
-
-    /// The user types, or stopped. Told at most once in three seconds, and only while connected.
-    pub fn set_typing(&mut self, conv: ConvId, active: bool, now: Now) {
-        if !self.up {
-            return;
-        }
-        let Some(it) = self.convs.get_mut(&conv) else {
-            return;
-        };
-        let Some(route) = &it.route else { return };
-        let tell = match it.typing {
-            None => active,
-            Some(again) => !active || now.mono >= again,
-        };
-        if !tell {
-            return;
-        }
-        it.typing = active.then(|| now.mono + TYPING_EVERY);
-        let typing = wire::delivery::Typing {
-            conv: conv.0,
-            active,
-        };
-        let frame = Outgoing::ephemeral(route.channel.clone(), typing);
-        self.effects.send(frame.with_ttl(self.config.typing_ttl));
     }
 
     /// The oldest message may have run out.

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use super::own::Own;
 use super::person::{Person, UNHEARD};
-use super::record::{Claim, Device, Record, Stage, status};
+use super::record::{Claim, Device, Record, Stage};
 use super::telling::Telling;
 use super::{Counts, PresenceEvent, PresenceView, Status};
 use crate::channel::Channel;
 use crate::config::PresenceConfig;
-use crate::effect::{Effects, RestoreError, Row, Table};
+use crate::effect::Effects;
 use crate::id::{Epoch, UserId};
 use crate::identity::Sender;
 use crate::probe::{mark, planted};
@@ -22,10 +22,6 @@ use crate::wire;
 const MINUTE_MS: u64 = 60_000;
 /// Rows of contacts are written together, at most once per this time.
 const FLUSH: Duration = Duration::from_secs(30);
-const ROW_VERSION: u8 = 1;
-/// In a row: who follows the user.
-const ASKED: u8 = 1;
-const MET: u8 = 2;
 
 /// What our own connection lets us judge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,10 +53,10 @@ pub struct PresenceMachine {
     /// Who to look at when; an entry is never late, but may be early (its lease was renewed).
     timers: BTreeSet<(Timestamp, UserId)>,
     /// Unwatched users by when they were heard from; may be early as well.
-    strangers: BTreeSet<(Timestamp, UserId)>,
-    load: usize,
-    dirty: BTreeSet<UserId>,
-    flush_at: Option<Timestamp>,
+    pub(super) strangers: BTreeSet<(Timestamp, UserId)>,
+    pub(super) load: usize,
+    pub(super) dirty: BTreeSet<UserId>,
+    pub(super) flush_at: Option<Timestamp>,
     pub(super) effects: Effects<PresenceEvent>,
 }
 
@@ -84,41 +80,6 @@ impl PresenceMachine {
         }
     }
 
-    /// Takes back a row of [`Table::Contacts`]: the user is watched again.
-    ///
-    /// # Errors
-    /// [`RestoreError`] when the row is damaged.
-    pub fn restore(&mut self, row: &Row, now: Now) -> Result<(), RestoreError> {
-        let damaged = || RestoreError::of(row);
-        let name = core::str::from_utf8(&row.key).map_err(|_| damaged())?;
-        let user = UserId::new(name).map_err(|_| damaged())?;
-        let Some(([ROW_VERSION, by, code], seen)) = row.value.split_first_chunk::<3>() else {
-            return Err(damaged());
-        };
-        if !(1..=ASKED | MET).contains(by) {
-            return Err(damaged());
-        }
-        let last = status(*code).ok_or_else(damaged)?;
-        let seen = u64::from_le_bytes(seen.try_into().map_err(|_| damaged())?);
-        let mut person = self.unheard(last, now);
-        (person.asked, person.met) = (by & ASKED != 0, by & MET != 0);
-        person.last_seen = (seen != 0).then_some(UnixMillis(seen));
-        person.here = (last != Status::Unknown).then_some(last.is_here());
-        person.stored = Some((*code, seen));
-        self.forget(&user, now);
-        self.load += 1;
-        self.people.insert(user, person);
-        self.count_heads(now);
-        Ok(())
-    }
-
-    fn unheard(&self, last: Status, now: Now) -> Person {
-        let mut person = Person::new(now.mono);
-        let device = Device::unheard(last, self.own.ttl(), now.mono);
-        person.devices.push((UNHEARD, device));
-        person
-    }
-
     /// Says how we are; `Left`, `Lost` and `Unknown` read as `Away`. An explicit choice ends
     /// automatic idling (P1). Publishes at once, or `debounce` after the last publish.
     /// The text is over after `text_ttl`, for everybody by their own clock (P1): at most 30 days.
@@ -140,94 +101,6 @@ impl PresenceMachine {
     /// No longer. Says no goodbye there: the user is still here, only not in that lobby.
     pub fn exit(&mut self, lobby: &Channel, _now: Now) {
         self.own.exit(lobby);
-    }
-
-    /// Follow `user` for the application (the endpoint subscribes to its presence channel). Stored,
-    /// so that a restart knows the last status and [`Self::watched`] names everybody to follow.
-    pub fn watch(&mut self, user: &UserId, now: Now) {
-        self.follow(user, |person| &mut person.asked, now);
-    }
-
-    /// Follow `user` while a session with it is open, besides what the application asked for.
-    pub fn meet(&mut self, user: &UserId, now: Now) {
-        self.follow(user, |person| &mut person.met, now);
-    }
-
-    /// Follow `user`, who is in a group with us, until [`Self::unshare`].
-    pub fn share(&mut self, user: &UserId, now: Now) {
-        self.follow(user, |person| &mut person.shared, now);
-    }
-
-    /// No group needs `user` to be followed any more.
-    pub fn unshare(&mut self, user: &UserId, now: Now) {
-        self.unfollow(user, |person| &mut person.shared, now);
-    }
-
-    fn follow(&mut self, user: &UserId, by: impl Fn(&mut Person) -> &mut bool, now: Now) {
-        if let Some(person) = self.people.get_mut(user) {
-            let was_watched = person.is_watched();
-            if core::mem::replace(by(person), true) {
-                return;
-            }
-            if !was_watched {
-                self.strangers.remove(&(person.ranked, user.clone()));
-            }
-        } else {
-            self.make_room(now);
-            let mut person = self.unheard(Status::Unknown, now);
-            *by(&mut person) = true;
-            self.people.insert(user.clone(), person);
-            self.load += 1;
-            self.count_heads(now);
-        }
-        self.store(user);
-        self.file(user, now);
-    }
-
-    /// The application follows `user` no longer. Who has a session open with us stays.
-    pub fn unwatch(&mut self, user: &UserId, now: Now) {
-        self.unfollow(user, |person| &mut person.asked, now);
-    }
-
-    /// The session with `user` is over. Whom the application follows stays.
-    pub fn part(&mut self, user: &UserId, now: Now) {
-        self.unfollow(user, |person| &mut person.met, now);
-    }
-
-    fn unfollow(&mut self, user: &UserId, by: impl Fn(&mut Person) -> &mut bool, now: Now) {
-        let Some(person) = self.people.get_mut(user) else {
-            return;
-        };
-        let was_kept = person.is_kept();
-        if !core::mem::replace(by(person), false) {
-            return;
-        }
-        if was_kept && !person.is_kept() && person.is_watched() {
-            person.stored = None;
-            self.effects
-                .delete(Table::Contacts, user.as_str().as_bytes().to_vec());
-            return;
-        }
-        if person.is_watched() && !planted("presence-close-ends-watch") {
-            self.store(user);
-            return;
-        }
-        self.forget(user, now);
-        if was_kept {
-            self.effects
-                .delete(Table::Contacts, user.as_str().as_bytes().to_vec());
-        }
-    }
-
-    /// True while somebody follows `user`.
-    pub fn is_watched(&self, user: &UserId) -> bool {
-        self.people.get(user).is_some_and(Person::is_watched)
-    }
-
-    /// Everybody that is watched.
-    pub fn watched(&self) -> impl Iterator<Item = &UserId> {
-        let watched = self.people.iter().filter(|(_, person)| person.is_watched());
-        watched.map(|(user, _)| user)
     }
 
     /// The last will for the next connection: that connection's number and `seq = MAX` (P2). Call
@@ -570,7 +443,7 @@ impl PresenceMachine {
     }
 
     /// Puts the next look at `user` into the timer index, unless an earlier one is there.
-    fn file(&mut self, user: &UserId, now: Now) {
+    pub(super) fn file(&mut self, user: &UserId, now: Now) {
         let Some(person) = self.people.get_mut(user) else {
             return;
         };
@@ -598,7 +471,7 @@ impl PresenceMachine {
     }
 
     /// At the bound: forgets the stranger that was not heard from for longest.
-    fn make_room(&mut self, now: Now) {
+    pub(super) fn make_room(&mut self, now: Now) {
         while self.load >= self.config.max_watched {
             let Some((ranked, user)) = self.strangers.pop_first() else {
                 return;
@@ -631,7 +504,7 @@ impl PresenceMachine {
         }
     }
 
-    fn forget(&mut self, user: &UserId, now: Now) {
+    pub(super) fn forget(&mut self, user: &UserId, now: Now) {
         if let Some(person) = self.people.remove(user) {
             self.load -= person.devices.len();
             self.strangers.remove(&(person.ranked, user.clone()));
@@ -641,26 +514,6 @@ impl PresenceMachine {
             }
             self.telling.forget(user);
             self.count_heads(now);
-        }
-    }
-
-    fn store(&mut self, user: &UserId) {
-        let person = self.people.get_mut(user);
-        if let Some(person) = person.filter(|person| person.is_kept()) {
-            let (code, seen) = person.row();
-            person.stored = Some((code, seen));
-            let by = u8::from(person.asked) * ASKED + u8::from(person.met) * MET;
-            let mut value = vec![ROW_VERSION, by, code];
-            value.extend_from_slice(&seen.to_le_bytes());
-            self.effects
-                .put(Table::Contacts, user.as_str().as_bytes().to_vec(), value);
-        }
-    }
-
-    fn flush(&mut self) {
-        self.flush_at = None;
-        for user in core::mem::take(&mut self.dirty) {
-            self.store(&user);
         }
     }
 }

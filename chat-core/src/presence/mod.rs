@@ -15,10 +15,12 @@
 //! [`PresenceConfig::crowd`]: crate::config::PresenceConfig::crowd
 
 mod company;
+mod following;
 mod machine;
 mod own;
 mod person;
 mod record;
+mod rows;
 mod telling;
 #[cfg(test)]
 mod tests;

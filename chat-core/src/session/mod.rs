@@ -19,6 +19,7 @@ mod opening;
 mod peers;
 mod record;
 mod rows;
+mod run;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -26,11 +27,9 @@ mod types;
 
 pub use types::{AnswerError, CloseReason, Rejection, RequestError, SessionEvent, SessionState};
 
-use core::time::Duration;
-
 use crate::config::SessionConfig;
 use crate::deadline::DeadlineIndex;
-use crate::effect::{Effects, RestoreError, Row, Table};
+use crate::effect::{Effects, RestoreError, Row};
 use crate::id::{ConvId, DeviceId, InviteId, UserId};
 use crate::identity::Sender;
 use crate::probe::{mark, planted};
@@ -40,7 +39,6 @@ use crate::wire::Body;
 
 use peers::Peers;
 use record::Record;
-use step::{Act, Step};
 
 /// The longest note or reason, in bytes.
 const MAX_TEXT: usize = 512;
@@ -477,115 +475,6 @@ impl Sessions {
 
     fn has_room(&self) -> bool {
         self.peers.len() < self.config.max_peers || self.peers.evictable().is_some()
-    }
-
-    /// Runs `change` on the record of `peer`, a blank one when there is none: first ends what has
-    /// lapsed, afterwards stores the row, then queues what was caused, then sets the timers.
-    fn step<T>(
-        &mut self,
-        peer: &UserId,
-        now: Now,
-        change: impl FnOnce(&mut Record, &mut Step<'_>) -> T,
-    ) -> T {
-        let old = self.peers.take(peer);
-        let before = old.as_ref().map(rows::encode);
-        let mut record = old.unwrap_or_default();
-        let mut step = Step {
-            me: &self.me,
-            config: &self.config,
-            rng: &mut self.rng,
-            now,
-            peer,
-            conv: ConvId::between(&self.me.user, peer),
-            caught_up: self.caught_up,
-            up: self.up,
-            room: self.peers.pending_strangers() < self.config.max_pending,
-            acts: Vec::new(),
-            news: false,
-            refused: false,
-        };
-        record.lapse(&mut step);
-        let result = change(&mut record, &mut step);
-        let Step {
-            acts,
-            news,
-            refused,
-            ..
-        } = step;
-        self.refused += u64::from(refused);
-        let after = rows::encode(&record);
-        let blank = after == rows::encode(&Record::default());
-        if before.is_none() && !blank && !record.blocked && !self.make_room() {
-            mark("session-no-room");
-            self.refused += 1;
-            return result;
-        }
-        if blank {
-            if before.is_some() {
-                self.effects.delete(Table::Sessions, key(peer));
-            }
-        } else if before.as_ref() != Some(&after) {
-            record.touched = now.wall.0;
-            self.effects.put(Table::Sessions, key(peer), after);
-        }
-        for act in acts {
-            match act {
-                Act::Send(frame) if planted("session-send-before-persist") => {
-                    self.effects.send(*frame);
-                }
-                Act::Send(frame) => self.effects.send((*frame).gated()),
-                Act::Tell(event) => self.effects.emit_gated(event),
-            }
-        }
-        self.set_timers(peer, &mut record, news, now);
-        if !blank {
-            self.peers.put(peer.clone(), record);
-        }
-        result
-    }
-
-    fn set_timers(&mut self, peer: &UserId, record: &mut Record, news: bool, now: Now) {
-        let key = (Timer::Lapse, peer.clone());
-        match record.lapses(self.up) {
-            Some(at) => self.timers.set(key, now.mono_at(at)),
-            None => {
-                self.timers.remove(&key);
-            }
-        }
-        let key = (Timer::Repeat, peer.clone());
-        if !self.up || !record.repeats() {
-            self.timers.remove(&key);
-        } else if news || self.timers.due(&key).is_none() {
-            if news {
-                record.attempts = 0;
-            }
-            let wait = self.wait(record.attempts);
-            self.timers.set(key, now.mono + wait);
-        }
-    }
-
-    /// Full jitter, but never sooner than a quarter of the first wait (Q7).
-    fn wait(&mut self, attempts: u32) -> Duration {
-        let (first, max) = (self.config.resend_first, self.config.resend_max);
-        let factor = 1u32.checked_shl(attempts).unwrap_or(u32::MAX);
-        let jitter = self.rng.jitter(first.saturating_mul(factor).min(max));
-        jitter.max(first / 4).max(Duration::from_micros(1))
-    }
-
-    /// Makes room for one more record; false when there is none.
-    fn make_room(&mut self) -> bool {
-        if self.peers.len() < self.config.max_peers {
-            return true;
-        }
-        let Some(peer) = self.peers.evictable().cloned() else {
-            return false;
-        };
-        mark("session-evicted");
-        self.peers.take(&peer);
-        self.timers.remove(&(Timer::Lapse, peer.clone()));
-        self.timers.remove(&(Timer::Repeat, peer.clone()));
-        self.effects.delete(Table::Sessions, key(&peer));
-        true
     }
 }
 

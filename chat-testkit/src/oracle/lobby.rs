@@ -7,7 +7,7 @@ use chat_core::event::Event;
 use chat_core::id::{GroupId, LobbyName, UserId};
 use chat_core::lobby::{GroupListing, LobbyEvent};
 
-use super::{Act, At, Seen, Verdict, View, Violation};
+use super::{Act, At, Marks, Seen, Verdict, View, Violation};
 
 /// See the module.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct Lobby {
     groups: BTreeMap<GroupId, (UserId, Vec<String>)>,
     /// The latest name that each process was shown since the group is listed.
     shown: BTreeMap<(usize, GroupId), usize>,
-    marks: BTreeMap<&'static str, u64>,
+    marks: Marks,
 }
 
 impl Lobby {
@@ -27,18 +27,13 @@ impl Lobby {
             name,
             groups: BTreeMap::new(),
             shown: BTreeMap::new(),
-            marks: BTreeMap::new(),
+            marks: Marks::default(),
         }
     }
 
     /// How often each mark was reached.
     pub fn marks(&self) -> Vec<(&'static str, u64)> {
-        let marks = self.marks.iter();
-        marks.map(|(name, count)| (*name, *count)).collect()
-    }
-
-    fn mark(&mut self, name: &'static str) {
-        *self.marks.entry(name).or_default() += 1;
+        self.marks.list()
     }
 
     /// Judges one observation.
@@ -61,7 +56,7 @@ impl Lobby {
                 return self.listed(at, listing);
             }
             Seen::Event(Event::Lobby(LobbyEvent::GroupUnlisted { group, .. })) => {
-                self.mark("oracle-unlisted");
+                self.marks.hit("oracle-unlisted");
                 self.shown.remove(&(at.node, *group));
             }
             _ => {}
@@ -70,7 +65,7 @@ impl Lobby {
     }
 
     fn listed(&mut self, at: At<'_>, listing: &GroupListing) -> Verdict {
-        self.mark("oracle-listed");
+        self.marks.hit("oracle-listed");
         let wrong = |what: &str| {
             let text = format!("node {} is shown {listing:?}: {what}", at.node);
             Err(Violation::new("lobby card", text))

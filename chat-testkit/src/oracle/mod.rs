@@ -11,6 +11,7 @@ mod delivery;
 pub(crate) mod entry;
 mod groups;
 mod lobby;
+mod marks;
 mod order;
 mod presence;
 mod sessions;
@@ -32,6 +33,8 @@ pub use lobby::Lobby;
 pub use order::Order;
 pub use presence::Presence;
 pub use sessions::Sessions;
+
+use marks::Marks;
 
 use crate::sim::{Ledger, Rows, Suite, Swarm, rows_of};
 

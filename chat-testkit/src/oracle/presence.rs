@@ -13,7 +13,7 @@ use chat_core::presence::{PresenceEvent, Status};
 use chat_core::time::Timestamp;
 use chat_core::wire::{self, Body};
 
-use super::{At, Seen, Settled, Verdict, View, Violation};
+use super::{At, Marks, Seen, Settled, Verdict, View, Violation};
 use crate::sim::{FakeVerifier, Ledger};
 
 const RECORD: u8 = 0x30;
@@ -45,7 +45,7 @@ pub struct Presence {
     observers: BTreeMap<usize, Observer>,
     debounce_us: u64,
     slack_us: u64,
-    marks: BTreeMap<&'static str, u64>,
+    marks: Marks,
 }
 
 impl Presence {
@@ -57,20 +57,13 @@ impl Presence {
             observers: BTreeMap::new(),
             debounce_us: micros(config.debounce),
             slack_us: micros(config.grace) + micros(config.beat),
-            marks: BTreeMap::new(),
+            marks: Marks::default(),
         }
     }
 
     /// How often each mark was reached.
     pub fn marks(&self) -> Vec<(&'static str, u64)> {
-        self.marks
-            .iter()
-            .map(|(name, count)| (*name, *count))
-            .collect()
-    }
-
-    fn mark(&mut self, name: &'static str) {
-        *self.marks.entry(name).or_default() += 1;
+        self.marks.list()
     }
 
     /// Judges one observation.
@@ -178,7 +171,7 @@ impl Presence {
             }
         }
         if late_will {
-            self.mark("oracle-late-will-ignored");
+            self.marks.hit("oracle-late-will-ignored");
         }
     }
 
@@ -209,7 +202,7 @@ impl Presence {
         match status {
             Status::Lost | Status::Left => {
                 let left = status == Status::Left;
-                self.mark(if left {
+                self.marks.hit(if left {
                     "oracle-told-left"
                 } else {
                     "oracle-told-lost"
@@ -227,7 +220,7 @@ impl Presence {
             }
             Status::Unknown => {}
             _ => {
-                self.mark("oracle-told-present");
+                self.marks.hit("oracle-told-present");
                 let maybe = |record: &Record| {
                     record.status != LEFT && since(record.heard) < record.ttl_us + self.slack_us
                 };

@@ -9,7 +9,7 @@ use chat_core::id::{DeviceId, InviteId, UserId};
 use chat_core::session::{CloseReason, SessionEvent, SessionState};
 use chat_core::{Transmit, wire};
 
-use super::{Act, At, Seen, Verdict, View, Violation};
+use super::{Act, At, Marks, Seen, Verdict, View, Violation};
 
 /// How long a command may take to become durable: the slowest disk, with room.
 const SOFT: u64 = 90_000_000;
@@ -38,20 +38,13 @@ pub struct Sessions {
     cancelled: BTreeSet<(usize, InviteId)>,
     channels: BTreeMap<Channel, BTreeSet<UserId>>,
     damaged: BTreeSet<usize>,
-    marks: BTreeMap<&'static str, u64>,
+    marks: Marks,
 }
 
 impl Sessions {
     /// How often each mark was reached.
     pub fn marks(&self) -> Vec<(&'static str, u64)> {
-        self.marks
-            .iter()
-            .map(|(name, count)| (*name, *count))
-            .collect()
-    }
-
-    fn mark(&mut self, name: &'static str) {
-        *self.marks.entry(name).or_default() += 1;
+        self.marks.list()
     }
 
     /// Judges one observation.
@@ -81,7 +74,7 @@ impl Sessions {
                 // Asking whoever asked already is an answer, and has the first request's name.
                 self.invites.entry(*invite).or_insert((me(), peer.clone()));
                 if self.ever.contains(&(peer.clone(), me())) {
-                    self.mark("oracle-glare");
+                    self.marks.hit("oracle-glare");
                 }
                 self.agree(at, peer);
             }
@@ -100,7 +93,7 @@ impl Sessions {
                     self.shut(at, &peer);
                 }
                 if *silent && !self.spoke.contains(&(at.node, peer.clone())) {
-                    self.mark("oracle-silent-reject");
+                    self.marks.hit("oracle-silent-reject");
                     self.silent.insert((at.node, peer));
                 } else {
                     self.speak(at, &peer);
@@ -116,7 +109,7 @@ impl Sessions {
                 self.speak(at, peer);
             }
             Act::Block { peer } => {
-                self.mark("oracle-blocked");
+                self.marks.hit("oracle-blocked");
                 self.disagree(at, peer);
                 self.shut(at, peer);
                 self.blocked.insert((at.node, peer.clone()), at.now);
@@ -213,7 +206,7 @@ impl Sessions {
                 if let Some(met) = self.met_since.get_mut(&(at.node, peer.clone())) {
                     met.extend(devices);
                 }
-                self.mark("oracle-opened");
+                self.marks.hit("oracle-opened");
                 let users = self.channels.entry(channel.clone()).or_default();
                 users.extend([at.user.clone(), peer.clone()]);
                 self.shut_out.remove(&(at.node, peer.clone()));
@@ -257,7 +250,7 @@ impl Sessions {
                 why: CloseReason::Cancelled,
                 ..
             } => {
-                self.mark("oracle-request-cancelled");
+                self.marks.hit("oracle-request-cancelled");
                 self.cancelled.insert((at.node, *invite));
             }
             SessionEvent::BlockChanged { peer, blocked } => {
@@ -269,7 +262,7 @@ impl Sessions {
                     self.blocked.remove(&key);
                 }
             }
-            SessionEvent::Closed { .. } => self.mark("oracle-session-closed"),
+            SessionEvent::Closed { .. } => self.marks.hit("oracle-session-closed"),
             _ => {}
         }
         Ok(())

@@ -21,6 +21,7 @@ mod members;
 mod net;
 mod receiving;
 mod restarts;
+mod rhythm;
 mod sending;
 mod short;
 mod wedge;

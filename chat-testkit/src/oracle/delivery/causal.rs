@@ -29,7 +29,7 @@ impl Delivery {
             return Ok(());
         };
         if received.causal_gap {
-            self.mark("oracle-causal-gap");
+            self.marks.hit("oracle-causal-gap");
             self.places[at.node].inbox.loose.insert(stream);
             return Ok(());
         }

@@ -17,7 +17,7 @@ use chat_core::wire::{self, Body};
 
 use chat_core::Transmit;
 
-use super::{Act, At, Seen, Verdict, Violation};
+use super::{Act, At, Marks, Seen, Verdict, Violation};
 use crate::sim::{FakeVerifier, Ledger};
 
 const DATA: u8 = 0x20;
@@ -137,7 +137,7 @@ pub struct Delivery {
     ending: BTreeSet<MessageId>,
     /// See [`Self::exempt`].
     owed: (u64, u64),
-    marks: BTreeMap<&'static str, u64>,
+    marks: Marks,
 }
 
 impl Delivery {
@@ -156,20 +156,13 @@ impl Delivery {
             closed: BTreeMap::new(),
             ending: BTreeSet::new(),
             owed: (0, 0),
-            marks: BTreeMap::new(),
+            marks: Marks::default(),
         }
     }
 
     /// How often each mark was reached.
     pub fn marks(&self) -> Vec<(&'static str, u64)> {
-        self.marks
-            .iter()
-            .map(|(name, count)| (*name, *count))
-            .collect()
-    }
-
-    fn mark(&mut self, name: &'static str) {
-        *self.marks.entry(name).or_default() += 1;
+        self.marks.list()
     }
 
     /// Judges one observation.
@@ -383,13 +376,13 @@ impl Delivery {
     fn told(&mut self, at: At<'_>, event: &DeliveryEvent) -> Verdict {
         match event {
             DeliveryEvent::Accepted { id, .. } => {
-                self.mark("oracle-accepted");
+                self.marks.hit("oracle-accepted");
                 if let Some(message) = self.messages.get_mut(id)
                     && message.fate == Fate::Issued
                 {
                     message.fate = Fate::Accepted;
                     if message.to.len() > 1 {
-                        self.mark("oracle-group-message");
+                        self.marks.hit("oracle-group-message");
                     }
                 }
             }
@@ -405,7 +398,7 @@ impl Delivery {
                 }
                 if *ack >= Ack::Delivered {
                     message.fate = Fate::Delivered;
-                    self.mark("oracle-delivered");
+                    self.marks.hit("oracle-delivered");
                 }
             }
             DeliveryEvent::Failed { id, why } => {
@@ -417,8 +410,8 @@ impl Delivery {
                     _ => Fate::Gone,
                 };
                 match fate {
-                    Fate::Expired => self.mark("oracle-expired"),
-                    Fate::Cancelled => self.mark("oracle-cancelled"),
+                    Fate::Expired => self.marks.hit("oracle-expired"),
+                    Fate::Cancelled => self.marks.hit("oracle-cancelled"),
                     _ => {}
                 }
                 if let Some(message) = self.messages.get_mut(id) {
@@ -426,7 +419,7 @@ impl Delivery {
                     let life = Some(self.places[at.node].life);
                     let before = core::mem::replace(&mut message.failed_in, life);
                     if message.fate == fate && before.is_some_and(|before| Some(before) < life) {
-                        self.mark("oracle-failure-told-again");
+                        self.marks.hit("oracle-failure-told-again");
                         return Ok(());
                     }
                     if fate == Fate::Cancelled && message.fate != Fate::TakenBack {
@@ -441,15 +434,15 @@ impl Delivery {
                     message.fate = fate;
                 }
             }
-            DeliveryEvent::Wedged { .. } => self.mark("oracle-wedged"),
-            DeliveryEvent::RolledBack { .. } => self.mark("oracle-told-rolled-back"),
+            DeliveryEvent::Wedged { .. } => self.marks.hit("oracle-wedged"),
+            DeliveryEvent::RolledBack { .. } => self.marks.hit("oracle-told-rolled-back"),
             _ => {}
         }
         Ok(())
     }
 
     pub(super) fn received(&mut self, at: At<'_>, received: &Got) -> Verdict {
-        self.mark("oracle-received");
+        self.marks.hit("oracle-received");
         let (id, conv) = (received.id, received.id.stream.conv);
         let encoded = received.content.encode(conv);
         let body = encoded.unwrap_or_else(|_| received.content.fallback().into());
@@ -467,7 +460,7 @@ impl Delivery {
                 return Err(Violation::new("ID1", text));
             }
             inbox.seen.insert(id, (received.pos, life));
-            self.mark("oracle-redelivered");
+            self.marks.hit("oracle-redelivered");
             return Ok(());
         }
         if let Some(gap) = inbox.gaps.iter().find(|gap| covers(gap, &id)) {
@@ -528,7 +521,7 @@ impl Delivery {
     }
 
     pub(super) fn gap(&mut self, at: At<'_>, first: MessageId, count: u64) -> Verdict {
-        self.mark("oracle-gap");
+        self.marks.hit("oracle-gap");
         let inbox = &mut self.places[at.node].inbox;
         let gap = (first, count);
         if let Some(id) = inbox.seen.keys().find(|id| covers(&gap, id)) {

@@ -1,6 +1,9 @@
-//! Groups: IG1–IG9, IG11, IG12 and G12; how soon they agree is judged in `agreement`. The logs come from the disks, entry by entry as they become
-//! durable, and are judged by the second judge in `certificate`; rosters and leads come from views
-//! and told events.
+//! Groups: IG1–IG9, IG11, IG12 and G12; the end of a run is judged in `settled`, and how soon they
+//! agree in `agreement`. The logs come from the disks, entry by entry as they become durable, and
+//! are judged by the second judge in `certificate`; rosters and leads come from views and told
+//! events.
+
+mod settled;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use super::certificate::Fold;
 use super::chain::Log;
 use super::conduct::Conduct;
 use super::entry::{Entry, Hash, Instance, Op, Term};
-use super::{Act, At, Seen, Settled, Verdict, View, Violation};
+use super::{Act, At, Marks, Seen, Verdict, View, Violation};
 use crate::sim::{FakeVerifier, Ledger};
 
 const ENTRIES: u8 = 0x42;
@@ -62,7 +65,7 @@ pub struct Groups {
     agreement: Agreement,
     /// They agree too late.
     overdue: Option<Violation>,
-    marks: BTreeMap<&'static str, u64>,
+    marks: Marks,
 }
 
 impl Groups {
@@ -85,16 +88,15 @@ impl Groups {
             offline: BTreeSet::new(),
             agreement: Agreement::new(config),
             overdue: None,
-            marks: BTreeMap::new(),
+            marks: Marks::default(),
         }
     }
 
     /// How often each mark was reached.
     pub fn marks(&self) -> Vec<(&'static str, u64)> {
-        let marks = self.marks.iter();
-        let mut marks: Vec<_> = marks.map(|(name, count)| (*name, *count)).collect();
-        marks.push(("oracle-entry-decoded", self.log.len() as u64));
-        marks
+        let mut marks = self.marks.clone();
+        marks.add("oracle-entry-decoded", self.log.len() as u64);
+        marks.list()
     }
 
     /// What the log that ends with this entry folds to.
@@ -105,10 +107,6 @@ impl Groups {
     /// The entry at `index` of the log that ends with this entry.
     pub(crate) fn entry(&self, head: Hash, index: u64) -> Option<Entry> {
         self.log.entry(&self.log.back(head, index)?).cloned()
-    }
-
-    fn mark(&mut self, name: &'static str) {
-        *self.marks.entry(name).or_default() += 1;
     }
 
     /// Judges one observation.
@@ -158,7 +156,7 @@ impl Groups {
                 }
             }
             Seen::Transmit(transmit) if wire::peek_kind(&transmit.bytes) == Some(CANVASS) => {
-                self.mark("oracle-canvass");
+                self.marks.hit("oracle-canvass");
                 if self.offline.contains(&at.node) {
                     let text = format!("node {} canvasses and is not connected", at.node);
                     return Err(Violation::new("IG9", text));
@@ -184,22 +182,26 @@ impl Groups {
             // A leader whose successor declines stays.
             GroupEvent::LeadDeclined { .. } => drop(self.left.remove(&at.node)),
             GroupEvent::Changed { change, .. } => match change {
-                Change::Admitted { .. } => self.mark("oracle-admitted"),
-                Change::Kicked { .. } => self.mark("oracle-kicked"),
+                Change::Admitted { .. } => self.marks.hit("oracle-admitted"),
+                Change::Kicked { .. } => self.marks.hit("oracle-kicked"),
                 Change::Leader { how, .. } => {
-                    self.mark("oracle-new-leader");
+                    self.marks.hit("oracle-new-leader");
                     match how {
-                        Passing::HandedOver => self.mark("oracle-handed-over"),
-                        Passing::Succeeded { majority: true } => self.mark("oracle-by-majority"),
-                        Passing::Succeeded { majority: false } => self.mark("oracle-by-minority"),
+                        Passing::HandedOver => self.marks.hit("oracle-handed-over"),
+                        Passing::Succeeded { majority: true } => {
+                            self.marks.hit("oracle-by-majority")
+                        }
+                        Passing::Succeeded { majority: false } => {
+                            self.marks.hit("oracle-by-minority")
+                        }
                         _ => {}
                     }
                 }
                 _ => {}
             },
-            GroupEvent::Forked { .. } => self.mark("oracle-forked"),
+            GroupEvent::Forked { .. } => self.marks.hit("oracle-forked"),
             GroupEvent::Joined { .. } | GroupEvent::Denied { .. } => {
-                self.mark("oracle-join-answered");
+                self.marks.hit("oracle-join-answered");
             }
             _ => {}
         }
@@ -501,7 +503,7 @@ impl Groups {
             let text = format!("two different entries {} are committed", view.committed);
             return Err(Violation::new("IG7", text));
         }
-        self.mark("oracle-committed");
+        self.marks.hit("oracle-committed");
         Ok(())
     }
 
@@ -526,140 +528,6 @@ impl Groups {
         }
         Ok(())
     }
-
-    /// IG5 and IG6 at the end: one head, one live leader, everybody answered, nothing unsettled.
-    ///
-    /// # Errors
-    /// What is still missing.
-    pub fn settled(&mut self, nodes: &[View<'_>]) -> Result<Settled, Violation> {
-        let verdict = self.judged(nodes);
-        let missing = verdict.as_ref().err();
-        self.overdue = self.agreement.look(nodes, missing).err();
-        verdict
-    }
-
-    fn judged(&mut self, nodes: &[View<'_>]) -> Result<Settled, Violation> {
-        if let Some(node) = nodes
-            .iter()
-            .find(|node| !node.killed && node.endpoint.is_none())
-        {
-            let text = format!("node {} is down", node.at.node);
-            return Err(Violation::new("IG5", text));
-        }
-        let views = self.views(nodes);
-        let inside = |view: &GroupView| {
-            matches!(
-                view.mine,
-                Membership::Member | Membership::Leader | Membership::Leaving
-            )
-        };
-        let mut best: Option<Fold> = None;
-        for (_, view) in views.iter().filter(|(_, view)| inside(view)) {
-            if let Some(fold) = self.log.fold(view.hash)
-                && let Ok(fold) = &*fold
-                && best.as_ref().is_none_or(|best| best.rank() < fold.rank())
-            {
-                best = Some(fold.clone());
-            }
-        }
-        // Nobody is in any more, or the group never was: nobody can answer.
-        let Some(best) = best else {
-            return Ok(Settled::Exempt);
-        };
-        let verdict = missing(&views, &best);
-        if verdict.is_ok() {
-            return Ok(Settled::Yes);
-        }
-        let late = nodes
-            .first()
-            .is_some_and(|node| node.at.now > self.patience);
-        let alive = |device: &[u8; 32]| {
-            nodes
-                .iter()
-                .any(|node| node.at.device.0 == *device && !node.killed)
-        };
-        let living = best.members.keys().filter(|device| alive(device)).count();
-        // A living leader of an available group needs nobody; whoever succeeds, so many.
-        let leads = alive(&best.leader)
-            && best.members.contains_key(&best.leader)
-            && best.heir.is_none_or(|heir| alive(&heir));
-        let wanted = if leads && !best.strict {
-            1
-        } else {
-            best.needed()
-        };
-        // A leader that leaves, or that a kick names (R8), waits for a successor, who may be gone.
-        let alone = living < 2;
-        let leaves = views
-            .iter()
-            .any(|(_, view)| view.mine == Membership::Leaving);
-        let caretaker = best.members.len() > 1
-            && views
-                .iter()
-                .any(|(_, view)| view.mine == Membership::Leader && view.unsettled > 0);
-        if living < wanted || alone && (leaves || caretaker && late) {
-            return Ok(Settled::Exempt);
-        }
-        if alone && caretaker {
-            return Err(Violation::new("R8", "a caretaker waits for a member"));
-        }
-        verdict.map(|()| Settled::Yes)
-    }
-}
-
-fn missing(views: &[(&View<'_>, GroupView)], best: &Fold) -> Verdict {
-    let missing = |rule: &'static str, text: String| Err(Violation::new(rule, text));
-    let reigning = views
-        .iter()
-        .filter(|(_, view)| view.mine == Membership::Leader)
-        .count();
-    if reigning != 1 {
-        return missing("IG5", format!("{reigning} nodes lead"));
-    }
-    let mut shown: Option<&GroupView> = None;
-    for (node, view) in views.iter().filter(|(node, _)| !node.killed) {
-        let n = node.at.node;
-        let listed = best.members.contains_key(&node.at.device.0);
-        match view.mine {
-            Membership::Asking => return missing("IG6", format!("node {n} still asks to join")),
-            Membership::Leaving => return missing("IG6", format!("node {n} is still leaving")),
-            Membership::Leader if !view.requests.is_empty() => {
-                return missing("IG6", format!("the leader keeps {:?}", view.requests));
-            }
-            Membership::Member | Membership::Leader if !listed => {
-                return missing("IG4", format!("node {n} believes that it is in"));
-            }
-            Membership::Member | Membership::Leader => {}
-            _ if listed => {
-                let text = format!("node {n} is {:?}, the log lists it", view.mine);
-                return missing("IG5", text);
-            }
-            _ => continue,
-        }
-        if view.hash != best.hash {
-            let text = format!(
-                "node {n} is at round {} index {}, the head is at round {} index {}",
-                view.round, view.index, best.term.round, best.index
-            );
-            return missing("IG5", text);
-        }
-        if view.unsettled > 0 || !view.hidden.is_empty() {
-            let text = format!(
-                "node {n} keeps {} unsettled, hides {:?}",
-                view.unsettled, view.hidden
-            );
-            return missing("IG5", text);
-        }
-        let first = *shown.get_or_insert(view);
-        if first.roster != view.roster {
-            let text = format!(
-                "node {n} shows {:?}, another {:?}",
-                view.roster, first.roster
-            );
-            return missing("IG5", text);
-        }
-    }
-    Ok(())
 }
 
 /// The judges with a memory of entries that is not theirs.
