@@ -19,10 +19,10 @@ use crate::probe;
 use crate::wire::BoundedVec;
 use crate::wire::group::Entries;
 
-const ANN: Fake = Fake(PublicKey([1; 32]));
-const BOB: Fake = Fake(PublicKey([2; 32]));
+pub(super) const ANN: Fake = Fake(PublicKey([1; 32]));
+pub(super) const BOB: Fake = Fake(PublicKey([2; 32]));
 
-fn first(signer: &dyn Signer) -> Entry {
+pub(super) fn first(signer: &dyn Signer) -> Entry {
     let seniority = Seniority {
         round: 1,
         index: 1,
@@ -74,12 +74,12 @@ fn an_admission_of_nobody_is_refused() {
     assert!(!takes(&chain, next(&chain, Op::Admit(Vec::new()), &ANN)));
 }
 
-fn begin(signer: &dyn Signer, verifier: &dyn Verifier) -> Chain {
+pub(super) fn begin(signer: &dyn Signer, verifier: &dyn Verifier) -> Chain {
     let genesis = first(signer);
     Chain::found(&genesis.bytes, GroupId(genesis.hash), verifier).unwrap()
 }
 
-fn draft(chain: &Chain, op: Op) -> Draft {
+pub(super) fn draft(chain: &Chain, op: Op) -> Draft {
     Draft {
         group: chain.group,
         term: chain.roster.term,
@@ -91,15 +91,15 @@ fn draft(chain: &Chain, op: Op) -> Draft {
     }
 }
 
-fn next(chain: &Chain, op: Op, signer: &dyn Signer) -> Bytes {
+pub(super) fn next(chain: &Chain, op: Op, signer: &dyn Signer) -> Bytes {
     Entry::sign(draft(chain, op), signer).unwrap().bytes
 }
 
-fn meta(text: &str) -> Op {
+pub(super) fn meta(text: &str) -> Op {
     Op::Meta { name: name(text) }
 }
 
-fn let_in(who: &str, signer: &dyn Signer, nonce: u8) -> Op {
+pub(super) fn let_in(who: &str, signer: &dyn Signer, nonce: u8) -> Op {
     Op::Admit(vec![Admission {
         user: user(who),
         device: signer.public_key().device(),
@@ -107,7 +107,7 @@ fn let_in(who: &str, signer: &dyn Signer, nonce: u8) -> Op {
     }])
 }
 
-fn with_bob() -> Chain {
+pub(super) fn with_bob() -> Chain {
     let mut chain = begin(&ANN, &FakeVerifier);
     let admit = next(&chain, let_in("bob", &BOB, 2), &ANN);
     assert_eq!(chain.accept(&[admit], &FakeVerifier).from, Some(2));
@@ -115,7 +115,7 @@ fn with_bob() -> Chain {
 }
 
 /// True when `entry` is taken.
-fn takes(chain: &Chain, entry: Bytes) -> bool {
+pub(super) fn takes(chain: &Chain, entry: Bytes) -> bool {
     let mut copy = chain.clone();
     let taken = copy.accept(&[entry], &FakeVerifier).from.is_some();
     assert_eq!(taken, copy.head() != chain.head());

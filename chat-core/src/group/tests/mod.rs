@@ -1,15 +1,23 @@
 //! Tests of the group machine. Names carry the rule that they prove.
 
 mod batch;
+mod beats;
+mod candidate;
 mod edges;
+mod forks;
 mod holes;
 mod hostile;
+mod keeps;
+mod limits;
 mod log;
 mod meeting;
 mod net;
+mod offers;
+mod promises;
 mod proofs;
 mod rules;
 mod runs;
 mod storm;
 mod succession;
+mod tickets;
 mod transcripts;

@@ -209,6 +209,23 @@ impl Net {
         out
     }
 
+    /// The frames that one input alone leads to; they go nowhere, and no row is kept.
+    pub(super) fn frames(
+        &mut self,
+        node: usize,
+        input: impl FnOnce(&mut Groups, Now),
+    ) -> Vec<Outgoing> {
+        let now = self.clock();
+        let groups = &mut self.nodes[node].groups;
+        input(groups, now);
+        let effects = core::iter::from_fn(|| groups.effects().pop());
+        let frames = effects.filter_map(|effect| match effect {
+            Effect::Send(frame) => Some(frame),
+            _ => None,
+        });
+        frames.collect()
+    }
+
     fn drain(&mut self, at: usize) {
         let mut rows = Vec::new();
         let mut gated = VecDeque::new();
