@@ -328,3 +328,29 @@ async fn a_lease_service_that_is_dead_or_lies_costs_nothing() {
         assert!(with < without + slack, "{mood:?}: {with:?} for {without:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leads_nothing_sleeps_as_if_there_were_no_leases() {
+    // Wake-ups in an hour, of a member of a group and of somebody in none.
+    let quiet = async |grants: Option<Arc<Grants>>| {
+        let crew = crew(grants.clone(), Rules::default()).await;
+        let alone = client("eve", &Leased(crew.broker.clone(), grants)).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let both = [crew.rooms[1].client(), &alone];
+        let mut polls = [0, 0];
+        for (polls, client) in polls.iter_mut().zip(both) {
+            *polls = client.stats().await.unwrap().polls;
+        }
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        for (polls, client) in polls.iter_mut().zip(both) {
+            *polls = client.stats().await.unwrap().polls - *polls;
+        }
+        polls
+    };
+    let without = quiet(None).await;
+    let with = quiet(Some(Grants::new(Mood::Honest))).await;
+    for (with, without) in with.into_iter().zip(without) {
+        // Three per time to live would be 720.
+        assert!(with < without + 50, "{with} for {without}");
+    }
+}

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use chat_testkit::sim::Draw;
 use page::{DEADLINE, Lost, Page, text, within};
 use process::Demo;
 use serde_json::{Value, json};
@@ -24,17 +25,6 @@ const SEED: u64 = 1;
 
 /// The id, the sender and the text of a message in a history.
 type Row = (String, String, String);
-
-/// The instants of one run come from a seed, so that a failure names what to try again.
-struct Seeded(u64);
-
-impl Seeded {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (mixed ^ (mixed >> 27)) % limit
-    }
-}
 
 /// The demo, and what all tasks know of it.
 struct Stage {
@@ -82,7 +72,7 @@ impl Stage {
     }
 
     /// Kills the demo after some more answers and a moment, and starts it again.
-    async fn kill(&mut self, random: &mut Seeded) {
+    async fn kill(&mut self, random: &mut Draw) {
         let mut answered = self.world.answered.subscribe();
         // Now and then at once: while people log in.
         let more = random.below(5).min(1) * (2 * WINDOW + random.below(4 * WINDOW));
@@ -281,7 +271,7 @@ fn run(story: impl Future<Output = ()>) {
 #[test]
 fn two_people_survive_six_kills_at_random_instants() {
     run(async {
-        let mut random = Seeded(SEED);
+        let mut random = Draw::new(SEED, "two");
         let mut stage = Stage::open();
         let (mut ann, mut bob) = (stage.person("ann"), stage.person("bob"));
         bob.page().await;
@@ -318,7 +308,7 @@ fn two_people_survive_six_kills_at_random_instants() {
 #[test]
 fn a_group_that_lets_somebody_in_survives_two_kills() {
     run(async {
-        let mut random = Seeded(SEED + 1);
+        let mut random = Draw::new(SEED, "three");
         let mut stage = Stage::open();
         let (mut ann, mut bob) = (stage.person("ann"), stage.person("bob"));
         let answer = ann

@@ -5,9 +5,12 @@
 //! cargo run --release -p chat-testkit --bin sim -- delivery --seeds 0..1000
 //! ```
 
+#[cfg(feature = "tls")]
+pub mod authority;
 pub mod broken;
 #[cfg(unix)]
 pub mod broker;
+pub mod clients;
 #[cfg(feature = "suites")]
 pub mod model;
 #[cfg(feature = "suites")]

@@ -13,10 +13,14 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
+use crate::capabilities::MAX_FRAME;
 use crate::subject::{Bucket, Subjects};
 
 /// Frames that one reading of the log returns at most.
-pub(crate) const BATCH: u64 = 64;
+const BATCH: u64 = 64;
+/// Bytes that are asked for at once: more than any frame of ours, and far less than the server
+/// holds for one connection before it cuts it off.
+const READ_BYTES: usize = 2 * MAX_FRAME;
 /// The server forgets a consumer that was left behind after this.
 const ABANDONED: Duration = Duration::from_secs(10);
 
@@ -156,6 +160,8 @@ struct ConsumerInfo {
 struct Next {
     batch: u64,
     no_wait: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<usize>,
 }
 
 /// A part of the log of one channel.
@@ -164,6 +170,8 @@ pub(crate) struct Page {
     pub(crate) frames: Vec<(u64, Bytes)>,
     /// How many frames waited when the reading began.
     pub(crate) waiting: u64,
+    /// All that waited is here, or gone.
+    pub(crate) complete: bool,
 }
 
 /// A value of a bucket.
@@ -265,7 +273,8 @@ impl Api {
         decode(&answer.payload)
     }
 
-    /// Reads the frames of one channel from the place `from` on, at most [`BATCH`].
+    /// Reads the frames of one channel from the place `from` on, at most [`BATCH`] and
+    /// [`READ_BYTES`].
     ///
     /// By a short-lived consumer: the server holds one only while somebody reads, and its filter
     /// is part of the subject of the request, so that an account can be limited to its channels.
@@ -300,12 +309,23 @@ impl Api {
         let mut page = Page {
             frames: Vec::new(),
             waiting: info.num_pending,
+            complete: batch == info.num_pending,
         };
         if batch > 0 {
-            let read = self.pull(&stream, &name, batch, &mut page);
-            timeout_at(until, read)
-                .await
-                .map_err(|_| ApiError::Deadline)??;
+            let read = async {
+                let all = self.pull(&stream, &name, batch, Some(READ_BYTES), &mut page);
+                if all.await? {
+                    return Ok(());
+                }
+                if page.frames.is_empty() {
+                    // Something larger than any frame of ours: alone, so that it is passed over.
+                    self.pull(&stream, &name, 1, None, &mut page).await?;
+                }
+                page.complete &= page.frames.is_empty();
+                Ok(())
+            };
+            let read = timeout_at(until, read).await;
+            read.map_err(|_| ApiError::Deadline)??;
         }
         let delete = format!("$JS.API.CONSUMER.DELETE.{stream}.{name}");
         let deleted = self.client.publish(delete, Bytes::new());
@@ -316,13 +336,15 @@ impl Api {
         }
     }
 
+    /// Asks a consumer for its next frames. False when there is no room for the one that follows.
     async fn pull(
         &self,
         stream: &str,
         consumer: &str,
         batch: u64,
+        max_bytes: Option<usize>,
         page: &mut Page,
-    ) -> Result<(), ApiError> {
+    ) -> Result<bool, ApiError> {
         let gone = |_| ApiError::Gone;
         let inbox = self.client.new_inbox();
         let mut messages =
@@ -331,19 +353,20 @@ impl Api {
         let next = json(&Next {
             batch,
             no_wait: true,
+            max_bytes,
         });
         (self.client.publish_with_reply(subject, inbox, next).await).map_err(gone)?;
         for _ in 0..batch {
             let message = messages.next().await.ok_or(ApiError::Gone)?;
-            if message.status.is_some() {
-                // Some were pruned since they were counted.
-                return Ok(());
+            if let Some(status) = message.status {
+                // Otherwise some were pruned since they were counted.
+                return Ok(status != StatusCode::REQUEST_TERMINATED);
             }
             let place = message.reply.as_deref().and_then(place);
             let seq = place.ok_or(ApiError::Malformed)?;
             page.frames.push((seq, message.payload));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The value of a key, or the mark of its deletion; `None` when there is neither.

@@ -2,7 +2,7 @@
 //!
 //! Three times per time to live: the lease of every group that we lead is taken or renewed; of
 //! every group whose leader fell silent it is asked who holds it. What comes of that goes to the
-//! endpoint as a hint. Nothing waits for the service, and nothing rests on it: a call that is not
+//! endpoint as a hint. Where there is neither, nothing wakes the client. Nothing waits for the service, and nothing rests on it: a call that is not
 //! answered in time is dropped and says nothing, and a lease that could not be renewed in its time
 //! counts as lost. They end with their connection.
 //!
@@ -40,6 +40,10 @@ struct Service {
     calls: JoinSet<(GroupId, Said)>,
     waiting: VecDeque<(GroupId, LeaseNeed)>,
     look: Pin<Box<Sleep>>,
+    /// What `look` is set for.
+    due: Option<Timestamp>,
+    /// Nothing is looked at before.
+    next: Instant,
 }
 
 pub(super) struct Leases {
@@ -65,6 +69,8 @@ impl Leases {
             calls: JoinSet::new(),
             waiting: VecDeque::new(),
             look: Box::pin(tokio::time::sleep_until(Instant::now())),
+            due: None,
+            next: Instant::now(),
         });
     }
 
@@ -97,9 +103,24 @@ impl Leases {
             return any;
         };
         let pause = service.grants.ttl() / CALLS_PER_TTL;
-        while service.look.as_mut().poll(cx).is_ready() {
+        loop {
+            let due = if self.held.is_empty() && service.waiting.is_empty() {
+                endpoint.lease_due()
+            } else {
+                Some(Timestamp::ZERO)
+            };
+            let Some(due) = due else { break };
+            if service.due != Some(due) {
+                service.due = Some(due);
+                let at = Instant::now() + due.saturating_since(now);
+                service.look.as_mut().reset(at.max(service.next));
+            }
+            if service.look.as_mut().poll(cx).is_pending() {
+                break;
+            }
             any = true;
-            service.look.as_mut().reset(Instant::now() + pause);
+            service.due = None;
+            service.next = Instant::now() + pause;
             let mut needs: BTreeMap<_, _> = endpoint.lease_needs(now).into_iter().collect();
             let leads = |group: &GroupId| needs.get(group) == Some(&LeaseNeed::Hold);
             let over: Vec<_> = self

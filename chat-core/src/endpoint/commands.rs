@@ -244,6 +244,11 @@ impl Endpoint {
         self.groups.lease_needs(now)
     }
 
+    /// When [`Self::lease_needs`] has something to say, if nothing else happens before.
+    pub fn lease_due(&self) -> Option<Timestamp> {
+        self.groups.lease_due()
+    }
+
     /// Asks to join (G14).
     ///
     /// # Errors

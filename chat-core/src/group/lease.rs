@@ -10,7 +10,7 @@ use super::types::{LeaseHint, LeaseNeed};
 use super::{Group, Groups, Timer};
 use crate::id::GroupId;
 use crate::probe::mark;
-use crate::time::Now;
+use crate::time::{Now, Timestamp};
 
 impl Group {
     /// True when the reigning leader lost its lease, as the last hint says.
@@ -43,18 +43,49 @@ impl Groups {
     /// Which leases are worth a question to an outside service: those to hold, of groups that we
     /// lead; those to look at, of groups whose leader is silent.
     pub fn lease_needs(&self, now: Now) -> Vec<(GroupId, LeaseNeed)> {
-        let need = |(id, group): (&GroupId, &Group)| {
-            let chain = group.inside(&self.me).filter(|_| self.up)?;
-            let roster = &chain.roster;
-            if roster.closed || roster.heir.is_some() {
-                return None;
-            }
-            if roster.leader.device == self.me.device {
-                return Some((*id, LeaseNeed::Hold));
-            }
-            let silent = self.silence(group, now) >= self.config.beat * 3 / 2;
-            silent.then_some((*id, LeaseNeed::Look))
+        let due = self.leases.iter().take_while(|(at, _)| *at <= now.mono);
+        let need = |(_, id): &(Timestamp, GroupId)| {
+            let (need, _) = self.lease_of(self.groups.get(id)?)?;
+            Some((*id, need))
         };
-        self.groups.iter().filter_map(need).collect()
+        due.filter_map(need).collect()
+    }
+
+    /// When [`Self::lease_needs`] has something to say, if nothing else happens before.
+    pub fn lease_due(&self) -> Option<Timestamp> {
+        self.leases.first().map(|(at, _)| *at)
+    }
+
+    /// The lease of a group that we are in, and from when on it is worth a question.
+    fn lease_of(&self, group: &Group) -> Option<(LeaseNeed, Timestamp)> {
+        let chain = group.inside(&self.me).filter(|_| self.up)?;
+        let roster = &chain.roster;
+        if roster.closed || roster.heir.is_some() {
+            return None;
+        }
+        if roster.leader.device == self.me.device {
+            return Some((LeaseNeed::Hold, Timestamp::ZERO));
+        }
+        let heard = group.heard.unwrap_or(self.up_since).max(self.up_since);
+        Some((LeaseNeed::Look, heard + self.config.beat * 3 / 2))
+    }
+
+    /// Our standing in a group changed, or its leader was heard.
+    pub(super) fn arm_lease(&mut self, id: GroupId) {
+        let at = self
+            .groups
+            .get(&id)
+            .and_then(|group| self.lease_of(group))
+            .map(|(_, at)| at);
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        if group.lease_at == at {
+            return;
+        }
+        if let Some(old) = core::mem::replace(&mut group.lease_at, at) {
+            self.leases.remove(&(old, id));
+        }
+        self.leases.extend(at.map(|at| (at, id)));
     }
 }

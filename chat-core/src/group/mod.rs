@@ -208,6 +208,8 @@ struct Group {
     refused: u64,
     /// What an outside lease says of the leader.
     lease: Option<LeaseHint>,
+    /// Its place in [`Groups::leases`].
+    lease_at: Option<Timestamp>,
     /// The open offer of the lead to us: its number, and our answer.
     offered: Option<(u64, Option<bool>)>,
     /// The last equivocation that was told.
@@ -226,6 +228,8 @@ pub struct Groups {
     rng: Rng,
     groups: BTreeMap<GroupId, Group>,
     timers: DeadlineIndex<(GroupId, Timer)>,
+    /// From when on the lease of each group is worth a question.
+    leases: BTreeSet<(Timestamp, GroupId)>,
     served: Served,
     /// Invitations to us, the oldest first.
     tickets: Vec<(GroupId, Vec<u8>)>,
@@ -254,6 +258,7 @@ impl Groups {
             timers: DeadlineIndex::new(&rng),
             rng,
             groups: BTreeMap::new(),
+            leases: BTreeSet::new(),
             served: Served::default(),
             tickets: Vec::new(),
             up: false,
@@ -367,7 +372,9 @@ impl Groups {
     /// Cut off: a leader signs nothing (R6), nobody canvasses or counts silence (IG9).
     pub fn handle_down(&mut self, _now: Now) {
         self.up = false;
+        self.leases.clear();
         for group in self.groups.values_mut() {
+            group.lease_at = None;
             group.heard = None;
             group.canvass = None;
             group.current = false;
@@ -422,6 +429,9 @@ impl Groups {
         let Some(group) = self.groups.remove(&id) else {
             return;
         };
+        if let Some(at) = group.lease_at {
+            self.leases.remove(&(at, id));
+        }
         self.effects.delete(Table::Groups, rows::group_key(id));
         let joins = group
             .joins
@@ -476,6 +486,7 @@ impl Groups {
             return;
         }
         self.claim(id, now);
+        self.arm_lease(id);
         let Some(group) = self.groups.get(&id) else {
             return;
         };

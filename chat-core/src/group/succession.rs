@@ -55,6 +55,7 @@ impl Groups {
             mark("group-lease-refuted");
             group.lease = None;
         }
+        self.arm_lease(id);
         if self.timers.due(&(id, Timer::Succeed)).is_some() {
             self.arm_succession(id, now);
         }

@@ -15,7 +15,19 @@ pub struct Mosquitto {
     options: String,
     acl: Option<String>,
     websockets: Option<u16>,
+    carrier: Carrier,
     bridges: Vec<Bridge>,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Carrier {
+    #[default]
+    Tcp,
+    Tls {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+    WebSocket,
 }
 
 /// A bridge to another mosquitto: everything below `prefix` in both directions.
@@ -68,6 +80,19 @@ impl Mosquitto {
         self
     }
 
+    /// TLS instead of plain TCP, with this certificate and its key.
+    pub fn tls(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        let (certificate, key) = (certificate.into(), key.into());
+        self.carrier = Carrier::Tls { certificate, key };
+        self
+    }
+
+    /// MQTT over WebSocket instead of plain TCP.
+    pub fn over_websockets(mut self) -> Self {
+        self.carrier = Carrier::WebSocket;
+        self
+    }
+
     /// Connects it to another one.
     pub fn bridge(mut self, bridge: Bridge) -> Self {
         self.bridges.push(bridge);
@@ -86,11 +111,22 @@ impl Mosquitto {
         if self.acl.is_some() {
             line(format_args!("acl_file {}", quoted(&acl_file(place))));
         }
-        line(format_args!("listener {} 127.0.0.1", place.port));
-        if let Some(port) = self.websockets {
-            // This listener minds no address, only an interface.
+        let mut websockets = |port: u16| {
+            // Such a listener minds no address, only an interface.
             line(format_args!("listener {port}\nbind_interface lo"));
             line(format_args!("protocol websockets"));
+        };
+        if let Some(port) = self.websockets {
+            websockets(port);
+        }
+        match &self.carrier {
+            Carrier::Tcp => line(format_args!("listener {} 127.0.0.1", place.port)),
+            Carrier::WebSocket => websockets(place.port),
+            Carrier::Tls { certificate, key } => {
+                line(format_args!("listener {} 127.0.0.1", place.port));
+                let (certificate, key) = (quoted(certificate), quoted(key));
+                line(format_args!("certfile {certificate}\nkeyfile {key}"));
+            }
         }
         for (n, Bridge { to, prefix }) in self.bridges.iter().enumerate() {
             line(format_args!("connection bridge-{}-{n}", place.port));

@@ -1,7 +1,7 @@
 //! nats-server, with a configuration of its own.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{BrokerError, Place, Recipe, find, quoted};
 
@@ -31,6 +31,14 @@ impl NatsServer {
     pub fn jetstream(mut self) -> Self {
         self.jetstream = true;
         self
+    }
+
+    /// TLS instead of plain TCP; `extra` is more for that block, as `verify: true`.
+    pub fn tls(self, certificate: &Path, key: &Path, root: &Path, extra: &str) -> Self {
+        let [certificate, key, root] = [certificate, key, root].map(quoted);
+        self.option(&format!(
+            "tls {{ cert_file: \"{certificate}\", key_file: \"{key}\", ca_file: \"{root}\", {extra} }}"
+        ))
     }
 
     /// Adds lines to its configuration, as `max_payload: 65536` or an `authorization` block.

@@ -7,9 +7,11 @@ pub mod client;
 pub mod pure;
 pub mod scenarios;
 mod stage;
+mod together;
 mod world;
 
 pub use stage::Stage;
+pub use together::Together;
 pub use world::{
     Answer, CONTENT_TTL, CROWD, Command, Fault, INVITE_TTL, JOIN_TTL, Node, OUTBOX, Refusal,
     UNREAD, World, config,

@@ -30,7 +30,7 @@ pub const UNREAD: usize = 128;
 /// More people than this are a crowd in every world.
 pub const CROWD: usize = 6;
 
-/// What the endpoints of every world run with: the times of [`Config::lan`] but for the
+/// What the endpoints of every world begin with: the times of [`Config::lan`] but for the
 /// beat of leaders, and times to live and bounds that can be reached.
 pub fn config() -> Config {
     let mut config = Config::lan();
@@ -173,7 +173,7 @@ pub enum Fault {
     reason = "a world is driven by one test, its futures need not be Send"
 )]
 pub trait World: Sized {
-    /// True when waiting costs nothing: long timeouts can be lived through.
+    /// True when waiting costs nothing: long times can be lived through, and are not shortened.
     const VIRTUAL_TIME: bool;
 
     /// An empty world with a broker.
@@ -181,6 +181,9 @@ pub trait World: Sized {
 
     /// What the broker can do; scenarios expect the documented fallback for what it cannot.
     fn capabilities(&self) -> &'static Capabilities;
+
+    /// What devices that join from now on run with.
+    fn config(&mut self) -> &mut Config;
 
     /// A new device of `user`, connected and caught up. Devices of one user trust each other, and
     /// everybody trusts all devices of a user.

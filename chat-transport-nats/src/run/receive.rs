@@ -11,7 +11,7 @@ use chat_core::link::DownReason;
 use tokio::time::timeout;
 
 use super::{Done, End, MAX_LANES, MAX_UP, Open, Run, Source, lost, other};
-use crate::api::{ApiError, BATCH, Page, number};
+use crate::api::{ApiError, Page, number};
 use crate::capabilities::MAX_FRAME;
 use crate::connect::not_allowed;
 use crate::lane::{Lane, Offer, State};
@@ -304,7 +304,7 @@ impl Run {
         if page.waiting >= self.reading.mailbox {
             self.up.push_back(Inbound::Gap(channel.clone()));
         }
-        let complete = page.waiting <= BATCH;
+        let complete = page.complete;
         for (seq, bytes) in page.frames {
             let Some(open) = self.lanes.get_mut(&number) else {
                 return;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::common::*;
 use chat_client::transport::{Inbound, Outbound, SendOutcome};
 use chat_core::channel::Class;
+use chat_testkit::sim::Draw;
 use chat_transport_ws::hub::{Hub, HubError};
 use tokio::sync::watch;
 
@@ -23,16 +24,6 @@ const KILLS: usize = 10;
 const WINDOW: u32 = 8;
 /// Decides the instants of the kills.
 const SEED: u64 = 1;
-
-struct Seeded(u64);
-
-impl Seeded {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (mixed ^ (mixed >> 27)) % limit
-    }
-}
 
 /// The hub's process; killed when dropped.
 struct Process {
@@ -72,6 +63,12 @@ impl Process {
         // It may be dead already; it must be reaped either way.
         self.child.kill().ok();
         self.child.wait().ok();
+    }
+
+    /// From now on it keeps what comes for `b`, who is away.
+    async fn open_mailbox(&self) {
+        let b = self.who("b").join(&[inbox("b")]).await;
+        b.close().await.unwrap();
     }
 
     fn who(&self, name: &'static str) -> Who {
@@ -162,15 +159,9 @@ async fn fetch(who: Who, acks: usize) -> Vec<(u8, u32)> {
 async fn accepted_frames_survive_ten_kills() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("hub.redb");
-    let mut random = Seeded(SEED);
+    let mut random = Draw::new(SEED, "kills");
     let mut process = Process::start(&state);
-    process
-        .who("b")
-        .join(&[inbox("b")])
-        .await
-        .close()
-        .await
-        .unwrap();
+    process.open_mailbox().await;
 
     let accepted = Arc::new(watch::Sender::new(0));
     let mut next = [0, 0];
@@ -217,13 +208,7 @@ async fn a_torn_file_opens_or_says_that_it_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("hub.redb");
     let mut process = Process::start(&state);
-    process
-        .who("b")
-        .join(&[inbox("b")])
-        .await
-        .close()
-        .await
-        .unwrap();
+    process.open_mailbox().await;
     let accepted = Arc::new(watch::Sender::new(0));
     let publisher = tokio::spawn(publish(process.who("p"), 0, 0, accepted.clone()));
     let mut answers = accepted.subscribe();
@@ -232,7 +217,7 @@ async fn a_torn_file_opens_or_says_that_it_does_not() {
     within(publisher).await.unwrap();
 
     let whole = std::fs::read(&state).unwrap();
-    let mut random = Seeded(SEED);
+    let mut random = Draw::new(SEED, "tears");
     let (mut opened, mut refused) = (0, 0);
     for at in 0..60 {
         let mut bytes = whole.clone();

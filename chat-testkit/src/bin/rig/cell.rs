@@ -1,4 +1,7 @@
 //! The brokers under the rig, and how a client reaches them.
+//!
+//! What a client must know beside the address follows it behind a `#`: the version of MQTT, that
+//! there is no JetStream, or the file with the authority that vouches for the broker.
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,9 +9,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chat_client::transport::{Capabilities, ConnectOptions, Connector, Transport, TransportError};
+use chat_testkit::authority::Authority;
 use chat_testkit::broken::{Broken, Vices};
 use chat_testkit::broker::{Bridge, Broker, BrokerError, Mosquitto, NatsServer, Place, Recipe};
-use chat_transport_mqtt::MqttConnector;
+use chat_transport_mqtt::{MqttConnector, Version};
 use chat_transport_nats::NatsConnector;
 use chat_transport_ws::WsConnector;
 use chat_transport_ws::hub::{Hub, Limits};
@@ -38,41 +42,148 @@ pub(super) enum Setup {
 /// Messages that wait for one client in [`Setup::Tight`].
 const FEW: usize = 20;
 
-impl Kind {
-    pub(super) const ALL: [Self; 3] = [Self::Hub, Self::Mqtt, Self::Nats];
+/// How it is spoken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Flavour {
+    /// The newest version over TCP.
+    Plain,
+    /// MQTT 3.1.1.
+    V311,
+    Tls,
+    /// MQTT over WebSocket.
+    WebSocket,
+    /// NATS without JetStream.
+    Core,
+}
 
-    pub(super) fn name(self) -> &'static str {
+/// A transport in a flavour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Variant {
+    kind: Kind,
+    flavour: Flavour,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
         match self {
             Self::Hub => "hub",
             Self::Mqtt => "mqtt",
             Self::Nats => "nats",
         }
     }
+}
+
+impl Flavour {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::V311 => "v311",
+            Self::Tls => "tls",
+            Self::WebSocket => "ws",
+            Self::Core => "core",
+        }
+    }
+}
+
+impl Variant {
+    const ALL: [(Kind, &[Flavour]); 3] = [
+        (Kind::Hub, &[Flavour::Plain]),
+        (
+            Kind::Mqtt,
+            &[
+                Flavour::Plain,
+                Flavour::V311,
+                Flavour::Tls,
+                Flavour::WebSocket,
+            ],
+        ),
+        (Kind::Nats, &[Flavour::Plain, Flavour::Tls, Flavour::Core]),
+    ];
+
+    /// Those of these names; each may be `all`, and flavours may be several.
+    pub(super) fn named(kind: &str, flavours: &str) -> Vec<Self> {
+        let wanted = |name: &str| flavours == "all" || flavours.split(',').any(|it| it == name);
+        let all = Self::ALL.into_iter().flat_map(|(kind, flavours)| {
+            flavours.iter().map(move |&flavour| Self { kind, flavour })
+        });
+        all.filter(|it| kind == "all" || it.kind.name() == kind)
+            .filter(|it| wanted(it.flavour.name()))
+            .collect()
+    }
+
+    pub(super) fn name(self) -> String {
+        match self.flavour {
+            Flavour::Plain => self.kind.name().to_owned(),
+            flavour => format!("{}-{}", self.kind.name(), flavour.name()),
+        }
+    }
 
     /// True when it has such a broker.
     pub(super) fn has(self, setup: Setup) -> bool {
-        setup != Setup::Bridged || self == Self::Mqtt
+        let bridges = matches!(self.flavour, Flavour::Plain | Flavour::V311);
+        setup != Setup::Bridged || (self.kind == Kind::Mqtt && bridges)
+    }
+}
+
+/// Brokers of one variant, and who vouches for them.
+#[derive(Debug)]
+pub(super) struct Cell {
+    variant: Variant,
+    setup: Setup,
+    authority: Option<Authority>,
+}
+
+impl Cell {
+    pub(super) fn new(variant: Variant, setup: Setup) -> Self {
+        let tls = variant.flavour == Flavour::Tls;
+        Self {
+            variant,
+            setup,
+            authority: tls.then(Authority::new),
+        }
     }
 
-    pub(super) fn start(self, setup: Setup) -> Result<Broker, BrokerError> {
-        match self {
-            Self::Hub => Broker::start(HubProcess(setup)),
-            Self::Mqtt => Broker::start(mosquitto(setup)),
-            Self::Nats => Broker::start(nats(setup)),
+    pub(super) fn start(&self) -> Result<Broker, BrokerError> {
+        let vouched = self.authority.as_ref();
+        let vouched = vouched.map(|it| (it.issue("broker"), it.root()));
+        match (self.variant.kind, vouched) {
+            (Kind::Hub, _) => Broker::start(HubProcess(self.setup)),
+            (Kind::Mqtt, Some((broker, _))) => {
+                Broker::start(mosquitto(self.setup).tls(broker.certificate, broker.key))
+            }
+            (Kind::Mqtt, None) if self.variant.flavour == Flavour::WebSocket => {
+                Broker::start(mosquitto(self.setup).over_websockets())
+            }
+            (Kind::Mqtt, None) => Broker::start(mosquitto(self.setup)),
+            (Kind::Nats, Some((broker, root))) => {
+                let server = nats(self.setup).jetstream();
+                Broker::start(server.tls(&broker.certificate, &broker.key, &root, ""))
+            }
+            (Kind::Nats, None) if self.variant.flavour == Flavour::Core => {
+                Broker::start(nats(self.setup))
+            }
+            (Kind::Nats, None) => Broker::start(nats(self.setup).jetstream()),
         }
     }
 
     /// The second of two bridged brokers, whose way to the first is `to`.
-    pub(super) fn start_bridged(to: SocketAddr) -> Result<Broker, BrokerError> {
-        Broker::start(mosquitto(Setup::Bridged).bridge(Bridge::new(to, "chat")))
+    pub(super) fn start_bridged(&self, to: SocketAddr) -> Result<Broker, BrokerError> {
+        Broker::start(mosquitto(self.setup).bridge(Bridge::new(to, "chat")))
     }
 
     /// How a client calls what listens at `address`.
-    pub(super) fn url(self, address: SocketAddr) -> String {
-        match self {
-            Self::Hub => format!("ws://{address}/hub"),
-            Self::Mqtt => format!("mqtt://{address}"),
-            Self::Nats => format!("nats://{address}"),
+    pub(super) fn url(&self, address: SocketAddr) -> String {
+        let root = self.authority.as_ref().map(Authority::root);
+        let root = root.map(|file| file.display().to_string());
+        match (self.variant.kind, self.variant.flavour, root) {
+            (Kind::Hub, ..) => format!("ws://{address}/hub"),
+            (Kind::Mqtt, Flavour::V311, _) => format!("mqtt://{address}#v311"),
+            (Kind::Mqtt, Flavour::WebSocket, _) => format!("ws://{address}/mqtt"),
+            (Kind::Mqtt, _, Some(root)) => format!("mqtts://{address}#{root}"),
+            (Kind::Mqtt, ..) => format!("mqtt://{address}"),
+            (Kind::Nats, Flavour::Core, _) => format!("nats://{address}#core"),
+            (Kind::Nats, _, Some(root)) => format!("tls://{address}#{root}"),
+            (Kind::Nats, ..) => format!("nats://{address}"),
         }
     }
 }
@@ -90,7 +201,7 @@ fn mosquitto(setup: Setup) -> Mosquitto {
 }
 
 fn nats(setup: Setup) -> NatsServer {
-    let broker = NatsServer::new().jetstream();
+    let broker = NatsServer::new();
     match setup {
         // Cuts off whoever does not read.
         Setup::Tight => broker
@@ -116,25 +227,41 @@ impl Connector for Any {
     }
 }
 
-/// A connector for an address that [`Kind::url`] made; it notices a dead broker within
+/// For longer than any fault but those that shall outlast it.
+const SESSION: Duration = Duration::from_secs(15);
+
+/// A connector for an address that [`Cell::url`] made; it notices a dead broker within
 /// three seconds.
 pub(super) fn connector(
     url: &str,
     vices: Option<Vices>,
 ) -> Result<Any, Box<dyn std::error::Error>> {
-    let whole = Any(match url.split_once(':') {
-        Some(("mqtt", _)) => Box::new(
-            MqttConnector::from_url(url)?
-                .keep_alive(Duration::from_secs(1))?
-                .reply_timeout(Duration::from_millis(900))?,
-        ),
-        Some(("nats", _)) => Box::new(
-            NatsConnector::builder(url)
+    let (url, detail) = url.split_once('#').unwrap_or((url, ""));
+    let scheme = url.split_once(':').map(|(scheme, _)| scheme);
+    let whole = Any(match scheme {
+        Some("nats" | "tls") => {
+            let mut builder = NatsConnector::builder(url)
                 .ping_interval(Duration::from_secs(1))
-                .deadline(Duration::from_secs(3))
-                .build()?,
-        ),
-        _ => Box::new(WsConnector::new(url)?),
+                .deadline(Duration::from_secs(3));
+            match detail {
+                "" => {}
+                "core" => builder = builder.core_only(),
+                root => builder = builder.tls_ca(root),
+            }
+            Box::new(builder.build()?)
+        }
+        Some("ws") if !url.ends_with("/mqtt") => Box::new(WsConnector::new(url)?),
+        _ => {
+            let connector = MqttConnector::from_url(url)?
+                .keep_alive(Duration::from_secs(1))?
+                .session_expiry(SESSION)?
+                .reply_timeout(Duration::from_millis(900))?;
+            Box::new(match detail {
+                "" => connector,
+                "v311" => connector.version(Version::V311),
+                root => connector.tls_roots(&std::fs::read(root)?)?,
+            })
+        }
     });
     Ok(match vices {
         None => whole,

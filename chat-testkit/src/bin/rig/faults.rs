@@ -44,6 +44,7 @@ pub(super) const FAULTS: &[Fault] = &[
     fault("kill", 50, Durable, kill, "the broker is killed with -9 and comes back with its disk"),
     fault("amnesia", 50, Volatile, amnesia, "the broker is killed with -9 and comes back empty"),
     fault("freeze", 8, Durable, freeze, "the broker stands still (SIGSTOP)"),
+    fault("freeze-long", 2, Durable, freeze_long, "it stands still for longer than keep-alives and sessions last"),
     fault("refuse", 8, Durable, refuse, "nobody listens where the broker was"),
     fault("cut", 20, Durable, cut, "all connections are reset at once"),
     fault("amid", 20, Durable, amid, "connections are reset amid a frame"),
@@ -55,6 +56,7 @@ pub(super) const FAULTS: &[Fault] = &[
     fault("client-kill", 1_000, Durable, client_kill, "a client is killed with -9"),
     fault("client-freeze", 10, Durable, client_freeze, "a client stands still (SIGSTOP)"),
     fault("client-disk", 20, Durable, client_disk, "the disk of a client runs full amid a commit"),
+    fault("client-freeze-long", 2, Durable, client_freeze_long, "the same of a client, whose lead and lease are over then"),
     fault("deaf", 6, Durable, deaf, "the application of a client does not read"),
     fault("slow-reader", 6, Tight, slow_reader, "a client stands still amid bursts, and queues are short"),
     fault("overflow", 1, Tight, overflow, "10,000 messages for somebody who is away, and queues are short"),
@@ -83,9 +85,17 @@ fn amnesia(world: &mut World) -> Result<(), Failure> {
 }
 
 fn freeze(world: &mut World) -> Result<(), Failure> {
+    freeze_for(world, 200, 3_000)
+}
+
+fn freeze_long(world: &mut World) -> Result<(), Failure> {
+    freeze_for(world, 20_000, 30_000)
+}
+
+fn freeze_for(world: &mut World, low: u64, high: u64) -> Result<(), Failure> {
     world.pause(20, 200);
     world.broker.freeze()?;
-    world.pause(200, 3_000);
+    world.pause(low, high);
     world.broker.thaw()?;
     world.recover()
 }
@@ -162,10 +172,18 @@ fn client_kill(world: &mut World) -> Result<(), Failure> {
 }
 
 fn client_freeze(world: &mut World) -> Result<(), Failure> {
+    client_freeze_for(world, 200, 3_000)
+}
+
+fn client_freeze_long(world: &mut World) -> Result<(), Failure> {
+    client_freeze_for(world, 20_000, 30_000)
+}
+
+fn client_freeze_for(world: &mut World, low: u64, high: u64) -> Result<(), Failure> {
     world.pause(20, 200);
     let one = world.draw.index(world.mates.len());
     world.mates[one].signal("STOP")?;
-    world.pause(200, 3_000);
+    world.pause(low, high);
     world.mates[one].signal("CONT")?;
     world.recover()
 }

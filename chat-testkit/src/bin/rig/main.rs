@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use cell::Kind;
+use cell::Variant;
 use chat_testkit::rig::Verdict;
 use chat_testkit::sim::Draw;
 use faults::{FAULTS, Fault};
@@ -25,6 +25,8 @@ use world::World;
 
 const USAGE: &str = "\
 usage: rig <hub|mqtt|nats|all> <fault[,fault..]|all> [options]
+  --flavour NAME  plain, v311, tls or ws for mqtt; plain, tls or core for nats; several with
+                  commas; or all (default plain)
   --rounds N      rounds for every hundred in the table below (default 10)
   --seed S        what is random follows from it, as far as processes allow (default 1)
   --bug NAME      plant a bug in the core of every client, to see that it is noticed
@@ -38,7 +40,7 @@ const NAMES: [&str; 4] = ["ann", "bob", "cyd", "dan"];
 const PAUSE: Duration = Duration::from_millis(8);
 
 struct Options {
-    kinds: Vec<Kind>,
+    variants: Vec<Variant>,
     faults: Vec<&'static Fault>,
     rounds: u64,
     seed: u64,
@@ -64,22 +66,15 @@ fn parse(args: &[String]) -> Result<Options, String> {
     let [kind, fault, rest @ ..] = args else {
         return Err("name a transport and a fault".to_owned());
     };
-    let kinds: Vec<_> = Kind::ALL
-        .into_iter()
-        .filter(|known| kind == "all" || known.name() == kind)
-        .collect();
     let faults: Vec<_> = FAULTS
         .iter()
         .filter(|known| fault == "all" || fault.split(',').any(|name| name == known.name))
         .collect();
-    if kinds.is_empty() {
-        return Err(format!("{kind:?} is no transport"));
-    }
     if faults.len() < fault.split(',').count() {
         return Err(format!("{fault:?} names no faults"));
     }
     let mut options = Options {
-        kinds,
+        variants: Variant::named(kind, "plain"),
         faults,
         rounds: 10,
         seed: 1,
@@ -93,6 +88,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
         let number = || value.parse().map_err(|_| format!("{value} is no number"));
         match arg.as_str() {
             "--rounds" => options.rounds = number()?,
+            "--flavour" => options.variants = Variant::named(kind, value),
             "--seed" => options.seed = number()?,
             "--bug" => options.flaws.bug = Some(value.clone()),
             "--broken" if cell::vices(value).is_some() => {
@@ -102,6 +98,9 @@ fn parse(args: &[String]) -> Result<Options, String> {
             "--history" => options.histories = value.into(),
             _ => return Err(format!("{arg} is not known")),
         }
+    }
+    if options.variants.is_empty() {
+        return Err(format!("{kind:?} is no transport, or not in that flavour"));
     }
     Ok(options)
 }
@@ -187,10 +186,10 @@ fn run(options: &Options) -> ExitCode {
     let started = Instant::now();
     let mut total = Total::default();
     println!("seed {}", options.seed);
-    for kind in &options.kinds {
+    for variant in &options.variants {
         for fault in &options.faults {
-            if kind.has(fault.setup) {
-                try_fault(options, *kind, fault, proxies.handle(), &mut total);
+            if variant.has(fault.setup) {
+                try_fault(options, *variant, fault, proxies.handle(), &mut total);
             }
         }
     }
@@ -236,15 +235,15 @@ fn run(options: &Options) -> ExitCode {
 
 fn try_fault(
     options: &Options,
-    kind: Kind,
+    variant: Variant,
     fault: &Fault,
     proxies: &tokio::runtime::Handle,
     total: &mut Total,
 ) {
-    let name = format!("{} {}", kind.name(), fault.name);
+    let name = format!("{} {}", variant.name(), fault.name);
     let started = Instant::now();
     let draw = Draw::new(options.seed, &name);
-    let mut world = match World::start(kind, fault.setup, &NAMES, options, draw, proxies) {
+    let mut world = match World::start(variant, fault.setup, &NAMES, options, draw, proxies) {
         Ok(world) => world,
         Err(error) => {
             println!("{name}: FAILED to start: {error}");
@@ -261,13 +260,13 @@ fn try_fault(
             break;
         }
     }
-    let file = format!("{}-{}-{}.txt", kind.name(), fault.name, options.seed);
+    let file = format!("{}-{}-{}.txt", variant.name(), fault.name, options.seed);
     // A folder that cannot be made shows when the history is written.
     std::fs::create_dir_all(&options.histories).ok();
     let outcome = world.finish(failed, &options.histories.join(file));
     let verdict = outcome.verdict;
     println!(
-        "{name:<18} {rounds:>4} rounds {:>5.1} s  acked {:>6} lost {} dup {} reord {} given up {}  \
+        "{name:<22} {rounds:>4} rounds {:>5.1} s  acked {:>6} lost {} dup {} reord {} given up {}  \
          recovery p50 {:>4} p99 {:>5} ms  {} + {} MiB",
         started.elapsed().as_secs_f32(),
         verdict.acked,

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 use super::Options;
-use super::cell::{Kind, Setup};
+use super::cell::{Cell, Setup, Variant};
 use super::crew::{Mate, peak_memory};
 use super::log::Shared;
 
@@ -40,7 +40,7 @@ pub(super) struct World {
     /// For everybody to hear something new once a fault is over, and for everything to arrive at
     /// the end.
     pub(super) patience: Duration,
-    kind: Kind,
+    cell: Cell,
     folder: TempDir,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Outcome {
 impl World {
     /// Clients of these names, each in a chat with each other and all in one group.
     pub(super) fn start(
-        kind: Kind,
+        variant: Variant,
         setup: Setup,
         names: &[&str],
         options: &Options,
@@ -68,13 +68,14 @@ impl World {
         runtime: &Handle,
     ) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("chat-rig-").tempdir()?;
-        let broker = kind.start(setup)?;
+        let cell = Cell::new(variant, setup);
+        let broker = cell.start()?;
         let log = Shared::default();
         let mut mates = Vec::new();
         let mut proxies = Vec::new();
         let bridged = if setup == Setup::Bridged {
             let line = runtime.block_on(Proxy::start(broker.address()))?;
-            Some((Kind::start_bridged(line.address())?, line))
+            Some((cell.start_bridged(line.address())?, line))
         } else {
             None
         };
@@ -82,7 +83,7 @@ impl World {
             let other = bridged.as_ref().filter(|_| at % 2 == 1);
             let nearest = other.map_or(broker.address(), |(other, _)| other.address());
             let proxy = runtime.block_on(Proxy::start(nearest))?;
-            let url = kind.url(proxy.address());
+            let url = cell.url(proxy.address());
             let mut mate = Mate::new(name, url, folder.path().to_owned(), log.clone());
             mate.flaws = options.flaws.clone();
             mate.far = other.is_some();
@@ -103,7 +104,7 @@ impl World {
             group: String::new(),
             broker_peak: 0,
             patience: options.patience,
-            kind,
+            cell,
             folder,
         };
         if let Err(error) = world.introduce() {
@@ -149,7 +150,7 @@ impl World {
     /// One more client, who only looks on; it reaches the broker at the far end of a bridge.
     pub(super) fn add_guest(&mut self, name: &str) -> Result<&mut Mate, Failure> {
         let far = self.bridged.as_ref().map(|(other, _)| other.address());
-        let url = self.kind.url(far.unwrap_or_else(|| self.broker.address()));
+        let url = self.cell.url(far.unwrap_or_else(|| self.broker.address()));
         let folder = self.folder.path().to_owned();
         let mut mate = Mate::new(name, url, folder, self.log.clone());
         mate.far = far.is_some();

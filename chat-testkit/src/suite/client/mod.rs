@@ -52,6 +52,7 @@ use chat_client::{
     TokioWall,
 };
 use chat_core::Event;
+use chat_core::config::Config;
 use chat_core::delivery::{DeliveryEvent, SortKey, TimelineItem};
 use chat_core::event::{GroupEvent, SessionEvent};
 use chat_core::group::GroupView;
@@ -105,6 +106,7 @@ struct Device<C> {
 #[derive(Debug)]
 pub struct ClientWorld<C: Cell> {
     cell: C,
+    config: Config,
     wall: TokioWall,
     devices: Vec<Device<C::Connector>>,
 }
@@ -144,7 +146,7 @@ impl<C: Cell> ClientWorld<C> {
         let client = Client::builder(identity)
             .store(disk.clone())
             .transport(cable.clone())
-            .config(config())
+            .config(self.config.clone())
             .seed(seed)
             .wall_clock(self.wall)
             .open()
@@ -181,6 +183,7 @@ impl<C: Cell> World for ClientWorld<C> {
     async fn start() -> Self {
         Self {
             cell: C::start().await,
+            config: config(),
             wall: TokioWall::starting_at(WALL),
             devices: Vec::new(),
         }
@@ -188,6 +191,10 @@ impl<C: Cell> World for ClientWorld<C> {
 
     fn capabilities(&self) -> &'static Capabilities {
         self.cell.connector().capabilities()
+    }
+
+    fn config(&mut self) -> &mut Config {
+        &mut self.config
     }
 
     async fn join(&mut self, user: &str) -> Node {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chat_client::transport::{Capabilities, Mailbox};
 use chat_core::channel::{Channel, Class};
+use chat_core::config::Config;
 use chat_core::delivery::{Delivery, TimelineItem};
 use chat_core::effect::{Row, RowOp, Table};
 use chat_core::group::GroupView;
@@ -135,6 +136,7 @@ pub struct PureWorld {
     last_values: BTreeMap<Channel, (usize, Bytes)>,
     published: u64,
     subscriptions: u64,
+    config: Config,
     flaw: Flaw,
 }
 
@@ -150,12 +152,17 @@ impl World for PureWorld {
             last_values: BTreeMap::new(),
             published: 0,
             subscriptions: 0,
+            config: config(),
             flaw: Flaw::planted(),
         }
     }
 
     fn capabilities(&self) -> &'static Capabilities {
         if self.flaw.bare { &BARE } else { &WHOLE }
+    }
+
+    fn config(&mut self) -> &mut Config {
+        &mut self.config
     }
 
     async fn join(&mut self, user: &str) -> Node {

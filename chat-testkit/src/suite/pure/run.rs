@@ -31,8 +31,9 @@ impl PureWorld {
         let mut seed = device.key;
         seed[31] = device.life as u8;
         let wall = UnixMillis(WALL + self.now.as_micros() / 1_000);
-        let mut endpoint = Endpoint::open(identity, config(), seed, rows, wall, self.now)
-            .expect("its own rows open");
+        let mut endpoint =
+            Endpoint::open(identity, self.config.clone(), seed, rows, wall, self.now)
+                .expect("its own rows open");
         endpoint.connect(self.now);
         device.process = Some(Process {
             endpoint,

@@ -299,6 +299,7 @@ pub async fn q5_a_refused_message_is_handed_back<W: World>(s: &mut Stage<W>) {
 
 /// Somebody may be away for longer than a message is tried: both sides learn what was lost.
 pub async fn q6_an_expired_message_fails_here_and_is_a_gap_there<W: World>(s: &mut Stage<W>) {
+    s.world.config().delivery.content_ttl = s.lasting(CONTENT_TTL, 12);
     let (alice, bob, conv) = pair(s).await;
     s.say(alice, conv, "before").await;
     s.hears(bob, &["before"]).await;
@@ -306,7 +307,6 @@ pub async fn q6_an_expired_message_fails_here_and_is_a_gap_there<W: World>(s: &m
     s.cut(alice).await;
     let first = s.say(alice, conv, "too old 1").await;
     let second = s.say(alice, conv, "too old 2").await;
-    s.patient(2 * CONTENT_TTL);
     assert_eq!(s.fails(alice, first).await, FailReason::Expired);
     assert_eq!(s.fails(alice, second).await, FailReason::Expired);
     s.say(alice, conv, "after").await;
@@ -325,12 +325,13 @@ pub async fn q6_an_expired_message_fails_here_and_is_a_gap_there<W: World>(s: &m
 
 /// Away for half as long as messages are tried, and nothing is missing.
 pub async fn q6_a_long_absence_loses_nothing_that_is_still_tried<W: World>(s: &mut Stage<W>) {
+    let ttl = s.lasting(CONTENT_TTL, 30);
+    s.world.config().delivery.content_ttl = ttl;
     let (alice, bob, conv) = pair(s).await;
     s.stop(bob).await;
     s.say_all(alice, conv, "alice", 0..100).await;
-    s.world.wait(CONTENT_TTL / 2).await;
+    s.world.wait(ttl / 2).await;
     s.revive(bob).await;
-    s.patient(CONTENT_TTL);
     s.hears_all(bob, "alice", 0..100).await;
     s.hears_nothing(bob).await;
 }

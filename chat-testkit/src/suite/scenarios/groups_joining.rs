@@ -249,11 +249,11 @@ pub async fn g14_the_devices_of_one_person_get_in_together<W: World>(s: &mut Sta
 
 /// Nobody answers: both sides forget the request.
 pub async fn g14_an_unanswered_request_lapses<W: World>(s: &mut Stage<W>) {
+    s.world.config().group.join_ttl = s.lasting(JOIN_TTL, 12);
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
     let group = s.create(alice, "friends").await;
     s.knock(bob, group).await;
     let request = s.knocked(alice, group, bob).await;
-    s.patient(2 * JOIN_TTL);
     s.group_event(bob, group, "the end of the wait", |event| {
         matches!(event, GroupEvent::JoinExpired { .. }).then_some(())
     })

@@ -14,9 +14,9 @@ pub mod typing;
 
 /// Expands to one test per scenario for a world.
 ///
-/// `virtual` is for worlds in which waiting costs nothing: all scenarios run. `real` is for worlds
-/// in real time: those that wait out long timeouts are listed as ignored. The path runs a future
-/// to its end:
+/// `virtual` is for worlds in which waiting costs nothing, `real` for worlds in real time: there
+/// the times that a scenario waits out are shorter, and those that wait for long run all at once,
+/// from the first of them on. The path runs a future to its end:
 ///
 /// ```
 /// use chat_testkit::suite::pure::{PureWorld, block_on};
@@ -44,29 +44,34 @@ macro_rules! conformance {
     };
     (@list $kind:ident, $world:ty, $run:path; $(
         $family:ident { $($prompt:ident)* } patient { $($patient:ident)* }
-    )*) => { $(
-        mod $family {
-            #[allow(unused_imports, reason = "the world may be named by any path")]
-            use super::*;
-            $( $crate::conformance!(@test $world, $run, $family, $prompt, []); )*
-            $( $crate::conformance!(@patient $kind, $world, $run, $family, $patient); )*
-        }
-    )* };
-    (@patient virtual, $world:ty, $run:path, $family:ident, $scenario:ident) => {
-        $crate::conformance!(@test $world, $run, $family, $scenario, []);
+    )*) => {
+        $crate::conformance!(@together $kind, $world, $run; $( $family { $($patient)* } )*);
+        $(
+            mod $family {
+                #[allow(unused_imports, reason = "the world may be named by any path")]
+                use super::*;
+                $( $crate::conformance!(@test virtual, $world, $run, $family, $prompt); )*
+                $( $crate::conformance!(@test $kind, $world, $run, $family, $patient); )*
+            }
+        )*
     };
-    (@patient real, $world:ty, $run:path, $family:ident, $scenario:ident) => {
-        $crate::conformance!(@test $world, $run, $family, $scenario,
-            [#[ignore = "waits out long timeouts: runs where time is virtual"]]);
+    (@together virtual, $world:ty, $run:path; $($patient:tt)*) => {};
+    (@together real, $world:ty, $run:path; $( $family:ident { $($patient:ident)* } )*) => {
+        static TOGETHER: $crate::suite::Together = $crate::suite::Together::new(&[
+            $( $( $crate::scenario_table!(@row $world, $run, $family, $patient), )* )*
+        ]);
     };
-    (@test $world:ty, $run:path, $family:ident, $scenario:ident, [$($attribute:tt)*]) => {
+    (@test virtual, $world:ty, $run:path, $family:ident, $scenario:ident) => {
         #[test]
-        $($attribute)*
         fn $scenario() {
-            $run(async {
-                let mut stage = $crate::suite::Stage::<$world>::start().await;
-                $crate::suite::scenarios::$family::$scenario(&mut stage).await;
-            });
+            let (_, run): (_, fn()) = $crate::scenario_table!(@row $world, $run, $family, $scenario);
+            run();
+        }
+    };
+    (@test real, $world:ty, $run:path, $family:ident, $scenario:ident) => {
+        #[test]
+        fn $scenario() {
+            TOGETHER.wait(stringify!($scenario));
         }
     };
 }
@@ -97,7 +102,7 @@ macro_rules! scenario_table {
     };
 }
 
-/// The one list of scenarios, handed to `$then`. Those under `patient` wait out long timeouts.
+/// The one list of scenarios, handed to `$then`. Those under `patient` wait for long.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! scenarios {

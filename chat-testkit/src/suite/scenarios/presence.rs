@@ -76,9 +76,8 @@ pub async fn p1_a_status_text_is_over_in_its_own_time<W: World>(s: &mut Stage<W>
 /// The observer counts for itself: the text of somebody who cannot be heard is over as well.
 pub async fn p1_a_status_text_is_over_though_nobody_says_so<W: World>(s: &mut Stage<W>) {
     let (alice, bob) = pair(s).await;
-    s.patient(Duration::from_secs(600));
-    let ttl = Some(Duration::from_secs(120));
-    let busy = Command::SetPresence(Status::Away, "lunch".to_owned(), ttl);
+    let ttl = s.lasting(Duration::from_secs(120), 10);
+    let busy = Command::SetPresence(Status::Away, "lunch".to_owned(), Some(ttl));
     s.ask(bob, busy).await;
     s.sees(alice, bob, "at lunch", |view| view.text == "lunch")
         .await;
@@ -87,7 +86,7 @@ pub async fn p1_a_status_text_is_over_though_nobody_says_so<W: World>(s: &mut St
         view.status == Status::Unknown && view.text == "lunch"
     })
     .await;
-    s.world.wait(Duration::from_secs(121)).await;
+    s.world.wait(ttl).await;
     s.sees(alice, bob, "unknown", |view| {
         view.status == Status::Unknown && view.text.is_empty()
     })
@@ -152,14 +151,14 @@ pub async fn p2_a_late_will_does_not_hide_who_is_back<W: World>(s: &mut Stage<W>
     s.sees(alice, bob, "still here", is_here).await;
 }
 
-/// Beats renew the lease for as long as it takes.
+/// Beats renew the lease for as long as it takes; in real time for two leases and more.
 pub async fn p3_who_stays_is_seen_for_hours<W: World>(s: &mut Stage<W>) {
     let (alice, bob) = pair(s).await;
     s.hold(alice).await;
     s.forget(alice);
-    s.patient(Duration::from_secs(3_600));
+    let pause = s.lasting(Duration::from_secs(200), 3);
     for _ in 0..6 {
-        s.world.wait(Duration::from_secs(200)).await;
+        s.world.wait(pause).await;
         s.sees(alice, bob, "here", is_here).await;
     }
     never_gone(s, alice, bob).await;
@@ -250,8 +249,8 @@ pub async fn p13_who_went_during_my_outage_is_gone_in_time<W: World>(s: &mut Sta
     s.cut(alice).await;
     s.kill(bob).await;
     s.stop(carol).await;
-    s.patient(Duration::from_secs(120));
-    s.world.wait(Duration::from_secs(30)).await;
+    let outage = s.lasting(Duration::from_secs(30), 10);
+    s.world.wait(outage).await;
     s.mend(alice).await;
     s.sees(alice, bob, "gone", is_gone).await;
     s.sees(alice, carol, "gone", is_gone).await;
@@ -259,11 +258,14 @@ pub async fn p13_who_went_during_my_outage_is_gone_in_time<W: World>(s: &mut Sta
 
 /// Two who were cut off together and come back are one event, not one each.
 pub async fn p13_a_partition_that_heals_is_one_event<W: World>(s: &mut Stage<W>) {
+    // Who comes back within a beat comes back together.
+    let ttl = s.world.config().presence.ttl;
+    s.world.config().presence.beat = ttl * 5 / 8;
+    s.lasting(ttl, 8);
     let (alice, bob) = pair(s).await;
     let carol = s.join("carol").await;
     s.chat(alice, carol).await;
     s.sees(alice, carol, "here", is_here).await;
-    s.patient(Duration::from_secs(120));
     s.cut(bob).await;
     s.cut(carol).await;
     for other in [bob, carol] {
@@ -272,8 +274,9 @@ pub async fn p13_a_partition_that_heals_is_one_event<W: World>(s: &mut Stage<W>)
     }
     s.hold(alice).await;
     s.forget(alice);
-    s.mend(bob).await;
-    s.mend(carol).await;
+    for other in [bob, carol] {
+        s.world.fault(Fault::Mend(other)).await;
+    }
     let joined = s
         .expect(alice, "the end of the partition", |event| match event {
             Event::Presence(PresenceEvent::Resynced { joined, .. }) => Some(joined.clone()),
@@ -392,9 +395,12 @@ pub async fn p11_a_large_group_is_told_as_counts_by_its_leader<W: World>(s: &mut
 
 /// Whatever it was doing when it died, it is not there for ever.
 pub async fn p14_whoever_dies_at_any_step_is_never_a_zombie<W: World>(s: &mut Stage<W>) {
+    let ttl = s.world.config().presence.ttl;
+    let ttl = s.lasting(ttl, 2);
+    let presence = &mut s.world.config().presence;
+    (presence.ttl, presence.beat, presence.grace) = (ttl, ttl / 4, ttl / 8);
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
     let conv = s.chat(alice, bob).await;
-    s.patient(Duration::from_secs(120));
     for step in 0..8 {
         s.sees(alice, bob, "here", is_here).await;
         match step % 4 {
@@ -421,11 +427,11 @@ pub async fn p14_whoever_dies_at_any_step_is_never_a_zombie<W: World>(s: &mut St
 /// A dead network on his side, without a will that reaches anybody: the lease runs out.
 pub async fn p3_silence_ends_with_the_lease<W: World>(s: &mut Stage<W>) {
     let (alice, bob) = pair(s).await;
-    s.patient(Duration::from_secs(120));
+    let silence = s.lasting(Duration::from_secs(600), 5);
     s.cut(bob).await;
     s.sees(alice, bob, "gone", |view| view.status == Status::Lost)
         .await;
-    s.world.wait(Duration::from_secs(600)).await;
+    s.world.wait(silence).await;
     s.sees(alice, bob, "gone", |view| view.status == Status::Lost)
         .await;
     s.mend(bob).await;

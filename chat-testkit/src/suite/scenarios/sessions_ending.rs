@@ -6,6 +6,7 @@ use chat_core::Event;
 use chat_core::delivery::{Ack, FailReason};
 use chat_core::event::{IdentityEvent, SessionEvent};
 use chat_core::session::{CloseReason, Rejection, RequestError, SessionState};
+use chat_core::time::Timestamp;
 
 use crate::suite::stage::is_prompt;
 use crate::suite::{Command, INVITE_TTL, Node, Refusal, Stage, World};
@@ -57,8 +58,8 @@ pub async fn s2_what_was_said_in_a_session_that_never_was_fails<W: World>(s: &mu
 
 /// Nobody answers.
 pub async fn s3_a_request_expires_on_both_sides<W: World>(s: &mut Stage<W>) {
+    s.world.config().session.invite_ttl = s.lasting(INVITE_TTL, 12);
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
-    s.patient(2 * INVITE_TTL);
     let invite = s.requested(alice, bob).await;
     assert_eq!(s.closed(alice, bob).await, CloseReason::Expired);
     assert_eq!(s.withdrawn(bob, invite).await, CloseReason::Expired);
@@ -69,13 +70,14 @@ pub async fn s3_a_request_expires_on_both_sides<W: World>(s: &mut Stage<W>) {
 
 /// The requester decides, whatever the invitee believed.
 pub async fn s3_an_accept_after_the_time_opens_nothing<W: World>(s: &mut Stage<W>) {
+    let ttl = s.lasting(INVITE_TTL, 16);
+    s.world.config().session.invite_ttl = ttl;
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
     let invite = s.requested(alice, bob).await;
-    s.world.wait(INVITE_TTL - Duration::from_secs(60)).await;
+    s.world.wait(ttl / 4).await;
     s.cut(bob).await;
     s.ask(bob, Command::Accept(invite)).await;
     s.opened(bob, alice).await;
-    s.patient(INVITE_TTL);
     assert_eq!(s.closed(alice, bob).await, CloseReason::Expired);
     s.mend(bob).await;
     assert_eq!(s.closed(bob, alice).await, CloseReason::Expired);
@@ -191,16 +193,17 @@ pub async fn s5_who_is_unblocked_can_ask_again<W: World>(s: &mut Stage<W>) {
     s.opened(alice, bob).await;
 }
 
-async fn cool_down<W: World>(s: &mut Stage<W>, from: Node, to: Node) {
+/// Asking again is refused; returns until when.
+async fn cool_down<W: World>(s: &mut Stage<W>, from: Node, to: Node) -> Timestamp {
     let command = Command::Request {
         peer: s.user(to),
         note: String::new(),
     };
     let refusal = s.refused(from, command).await;
-    assert!(
-        matches!(refusal, Refusal::Request(RequestError::CoolingDown { .. })),
-        "{refusal:?}"
-    );
+    match refusal {
+        Refusal::Request(RequestError::CoolingDown { until }) => until,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Asking again at once is refused; being asked by the other one is not.
@@ -215,18 +218,22 @@ pub async fn s6_who_was_refused_must_wait<W: World>(s: &mut Stage<W>) {
     s.opened(bob, alice).await;
 }
 
-/// Thirty seconds, then a minute.
+/// Each begins when the one before is over, and lasts twice as long.
 pub async fn s6_the_cool_down_doubles_with_every_refusal<W: World>(s: &mut Stage<W>) {
+    let first = s.lasting(Duration::from_secs(30), 5);
+    s.world.config().session.cool_down = first;
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
-    for wait in [30, 60] {
+    let mut ends = Vec::new();
+    for wait in [first, 2 * first] {
         let invite = s.requested(alice, bob).await;
         s.ask(bob, Command::Reject(invite, told("no"))).await;
         s.closed(alice, bob).await;
-        s.world.wait(Duration::from_secs(wait - 2)).await;
-        cool_down(s, alice, bob).await;
-        s.world.wait(Duration::from_secs(4)).await;
+        ends.push(cool_down(s, alice, bob).await);
+        s.world.wait(wait + Duration::from_secs(1)).await;
     }
     s.requested(alice, bob).await;
+    let between = ends[1].saturating_since(ends[0]);
+    assert!(between >= 2 * first, "{ends:?}");
 }
 
 /// The pair has one conversation for ever (ID1), and its screen goes on.

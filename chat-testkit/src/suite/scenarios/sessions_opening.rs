@@ -205,12 +205,14 @@ pub async fn s9_an_unanswered_request_is_told_again_after_a_restart<W: World>(s:
 
 /// A request that lay in the mailbox for longer than it stands says nothing.
 pub async fn s9_a_request_that_outlived_its_time_is_never_shown<W: World>(s: &mut Stage<W>) {
+    let ttl = s.lasting(INVITE_TTL, 8);
+    s.world.config().session.invite_ttl = ttl;
     let (alice, bob) = (s.join("alice").await, s.join("bob").await);
     s.stop(bob).await;
     s.request(alice, bob).await;
-    s.world.wait(INVITE_TTL / 2).await;
+    s.world.wait(ttl / 2).await;
     s.stop(alice).await;
-    s.world.wait(INVITE_TTL).await;
+    s.world.wait(ttl).await;
     s.revive(bob).await;
     s.never(bob, "a request of long ago", is_prompt).await;
 }

@@ -70,10 +70,11 @@ pub async fn q4_typing_is_not_kept_for_who_is_away<W: World>(s: &mut Stage<W>) {
 
 /// A device that dies while typing does not type for ever.
 pub async fn q6_typing_lapses_by_itself<W: World>(s: &mut Stage<W>) {
+    let ttl = s.world.config().delivery.typing_ttl;
+    s.world.config().delivery.typing_ttl = s.lasting(ttl, 4);
     let (alice, bob, conv) = pair(s).await;
     s.ask(bob, Command::Typing { conv, active: true }).await;
     typing(s, alice, bob, true).await;
     s.kill(bob).await;
-    s.patient(Duration::from_secs(20));
     typing(s, alice, bob, false).await;
 }

@@ -51,13 +51,13 @@ impl<W: World> Stage<W> {
         }
     }
 
-    /// From now on what must happen may take this long: only where waiting costs nothing.
-    ///
-    /// # Panics
-    /// Where time is real.
-    pub fn patient(&mut self, patience: Duration) {
-        assert!(W::VIRTUAL_TIME, "this scenario waits out long timeouts");
-        self.patience = patience;
+    /// A time that a scenario waits out: `long` where waiting costs nothing, so many seconds where
+    /// time is real. From now on what must happen may take that much longer.
+    pub fn lasting(&mut self, long: Duration, seconds: u64) -> Duration {
+        let short = Duration::from_secs(seconds);
+        let time = if W::VIRTUAL_TIME { long } else { short };
+        self.patience += time;
+        time
     }
 
     /// A new device of `user`.

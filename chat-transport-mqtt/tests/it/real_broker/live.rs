@@ -28,18 +28,23 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+/// Alice has a last will, which is published a second after her end, and Bob watches.
+async fn watched(version: Version) -> (Broker, MqttConnector, Peer, Peer) {
+    let broker = start(Mosquitto::new());
+    // MQTT 3.1.1 has no delay: it comes long before that.
+    let delay = if version == Version::V5 { 1 } else { 600 };
+    let connector = to(&broker, version).will_delay(seconds(delay)).unwrap();
+    let mut bob = Peer::connect(&connector, "bob").await.unwrap();
+    assert!(bob.subscribe(&presence("alice")).await);
+    let will = with_will("alice", b"gone");
+    let alice = Peer::connect_as(&connector, will).await.unwrap();
+    (broker, connector, bob, alice)
+}
+
 #[tokio::test]
 async fn p2_a_will_is_published_when_a_connection_dies_and_kept() {
     for version in BOTH {
-        let broker = start(Mosquitto::new());
-        // MQTT 3.1.1 has no delay: it comes long before that.
-        let delay = if version == Version::V5 { 1 } else { 600 };
-        let connector = to(&broker, version).will_delay(seconds(delay)).unwrap();
-        let mut bob = Peer::connect(&connector, "bob").await.unwrap();
-        assert!(bob.subscribe(&presence("alice")).await);
-        let alice = Peer::connect_as(&connector, with_will("alice", b"gone"))
-            .await
-            .unwrap();
+        let (_broker, connector, mut bob, alice) = watched(version).await;
         let dropped = Instant::now();
         drop(alice);
         let Delivery {
@@ -63,15 +68,7 @@ async fn p2_a_will_is_published_when_a_connection_dies_and_kept() {
 #[tokio::test]
 async fn p2_a_goodbye_and_a_quick_return_leave_no_will() {
     for version in BOTH {
-        let broker = start(Mosquitto::new());
-        // MQTT 3.1.1 has no delay: it comes long before that.
-        let delay = if version == Version::V5 { 1 } else { 600 };
-        let connector = to(&broker, version).will_delay(seconds(delay)).unwrap();
-        let mut bob = Peer::connect(&connector, "bob").await.unwrap();
-        assert!(bob.subscribe(&presence("alice")).await);
-        let alice = Peer::connect_as(&connector, with_will("alice", b"gone"))
-            .await
-            .unwrap();
+        let (_broker, connector, mut bob, alice) = watched(version).await;
         alice.close().await.unwrap();
         if version == Version::V5 {
             // Back within the delay.

@@ -2,54 +2,22 @@
 
 use chat_client::transport::SendOutcome;
 use chat_core::link::DownReason;
+use chat_testkit::authority::{Authority, Issued};
 use chat_testkit::broker::{Broker, Mosquitto, free_port};
 use chat_transport_mqtt::{MqttConfigError, MqttConnector, login_name};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use chat_testkit::peer::{Peer, conv, inbox, user};
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test authority");
-        let key = KeyPair::generate().unwrap();
-        Self(CertifiedIssuer::self_signed(params, key).unwrap())
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// A certificate for a host or a user, and its key.
-    fn issue(&self, names: &[&str], common: &str) -> (String, String) {
-        let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name.push(DnType::CommonName, common);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-}
-
 /// A broker that speaks TLS on the ports, the second over WebSocket.
-fn start(authority: &Authority, extra: &str) -> (Broker, tempfile::TempDir, [u16; 2]) {
-    let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = authority.issue(&["127.0.0.1", "localhost"], "broker");
-    let mut files = String::new();
-    for (option, name, text) in [
-        ("cafile", "ca.pem", authority.pem()),
-        ("certfile", "cert.pem", certificate),
-        ("keyfile", "key.pem", key),
-    ] {
-        let file = folder.path().join(name);
-        std::fs::write(&file, text).unwrap();
-        files += &format!("{option} {}\n", file.display());
-    }
+fn start(authority: &Authority, extra: &str) -> (Broker, [u16; 2]) {
+    let Issued { certificate, key } = authority.issue("broker");
+    let files = [
+        ("cafile", authority.root()),
+        ("certfile", certificate),
+        ("keyfile", key),
+    ];
+    let files = files.map(|(option, file)| format!("{option} {}\n", file.display()));
+    let files = files.concat();
     let ports = [free_port().unwrap(), free_port().unwrap()];
     let [plain, over] = ports;
     let recipe = Mosquitto::new()
@@ -57,11 +25,7 @@ fn start(authority: &Authority, extra: &str) -> (Broker, tempfile::TempDir, [u16
         .option(&format!(
             "listener {over}\nbind_interface lo\nprotocol websockets\n{files}"
         ));
-    (
-        Broker::start(recipe).expect("mosquitto runs"),
-        folder,
-        ports,
-    )
+    (Broker::start(recipe).expect("mosquitto runs"), ports)
 }
 
 fn to(url: &str, authority: &Authority) -> MqttConnector {
@@ -72,7 +36,7 @@ fn to(url: &str, authority: &Authority) -> MqttConnector {
 #[tokio::test]
 async fn tls_carries_mqtt_and_websockets() {
     let authority = Authority::new();
-    let (_broker, _folder, [plain, over]) = start(&authority, "");
+    let (_broker, [plain, over]) = start(&authority, "");
     for url in [
         format!("mqtts://127.0.0.1:{plain}"),
         format!("mqtts://localhost:{plain}"),
@@ -96,7 +60,7 @@ async fn tls_carries_mqtt_and_websockets() {
 #[tokio::test]
 async fn a_broker_that_nobody_vouches_for_is_not_talked_to() {
     let authority = Authority::new();
-    let (_broker, _folder, [plain, _]) = start(&authority, "");
+    let (_broker, [plain, _]) = start(&authority, "");
     let url = format!("mqtts://127.0.0.1:{plain}");
     // By another authority, and by the system.
     for connector in [
@@ -115,10 +79,10 @@ async fn a_broker_that_nobody_vouches_for_is_not_talked_to() {
 async fn a_certificate_is_a_login() {
     let authority = Authority::new();
     let extra = "require_certificate true\nuse_identity_as_username true\n";
-    let (_broker, _folder, [plain, _]) = start(&authority, extra);
+    let (_broker, [plain, _]) = start(&authority, extra);
     let url = format!("mqtts://127.0.0.1:{plain}");
     let name = login_name(&user("a/lice"));
-    let (chain, key) = authority.issue(&[], &name);
+    let [chain, key] = authority.issue(&name).pem();
     let connector = to(&url, &authority);
     assert!(
         Peer::connect(&connector, "a/lice").await.is_err(),
@@ -135,8 +99,8 @@ async fn a_certificate_is_a_login() {
 fn certificates_are_checked_when_they_are_given() {
     let new = || MqttConnector::from_url("mqtts://h").unwrap();
     let authority = Authority::new();
-    let (chain, key) = authority.issue(&[], "a");
-    let (_, other) = authority.issue(&[], "b");
+    let [chain, key] = authority.issue("a").pem();
+    let [_, other] = authority.issue("b").pem();
     for bad in [
         new().tls_roots(b"no certificate"),
         new().tls_identity(b"", key.as_bytes()),

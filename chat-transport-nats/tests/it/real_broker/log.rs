@@ -6,7 +6,8 @@ use chat_core::link::DownReason;
 use chat_testkit::broker::Memory;
 
 use super::{builder, connector, jetstream};
-use chat_testkit::peer::{Peer, conv, inbox, presence};
+use chat_testkit::peer::{Peer, conv, inbox, presence, within};
+use futures_util::{FutureExt as _, StreamExt as _};
 
 #[tokio::test]
 async fn a_frame_waits_for_who_is_away_until_it_is_durable_there() {
@@ -361,4 +362,46 @@ async fn a_session_that_would_not_fit_into_a_message_is_refused_its_last_channel
     bob.close().await.unwrap();
     let bob = Peer::connect(&to, "bob").await.unwrap();
     assert!(bob.resumed);
+}
+
+#[tokio::test]
+async fn large_frames_are_read_a_few_at_a_time_and_what_is_larger_is_passed_over() {
+    const FRAMES: u8 = 20;
+    let broker = jetstream();
+    let to = connector(&broker);
+    let bob = Peer::at_inbox(&to, "bob").await;
+    bob.close().await.unwrap();
+    let raw = async_nats::connect(super::url(&broker)).await.unwrap();
+    let mut alice = Peer::connect(&to, "alice").await.unwrap();
+    for n in 0..FRAMES {
+        let frame = vec![n; 200 * 1024];
+        let outcome = alice.publish(&inbox("bob"), &frame).await;
+        assert_eq!(outcome, SendOutcome::Accepted);
+        if n == FRAMES / 2 {
+            // Stored there by no client of ours.
+            let stored = raw.request("chat.v1.in.inbox.bob", vec![0; 900 * 1024].into());
+            let stored = within(stored).await.unwrap();
+            assert!(!stored.payload.starts_with(b"{\"error"), "{stored:?}");
+        }
+    }
+    let mut pulls = raw.subscribe("$JS.API.CONSUMER.MSG.NEXT.>").await.unwrap();
+    raw.flush().await.unwrap();
+
+    let mut bob = Peer::connect(&to, "bob").await.unwrap();
+    for n in 0..FRAMES {
+        let delivery = bob.delivery().await;
+        assert_eq!(*delivery.bytes, vec![n; 200 * 1024]);
+        bob.ack(&delivery).await;
+    }
+    bob.caught_up().await;
+    assert_eq!(to.counters().foreign, 1);
+    // Two fit into one reading, and nothing larger than that is asked for but alone.
+    raw.flush().await.unwrap();
+    let mut asked = 0;
+    while let Some(Some(pull)) = pulls.next().now_or_never() {
+        let pull: serde_json::Value = serde_json::from_slice(&pull.payload).unwrap();
+        assert!(pull["max_bytes"].is_u64() || pull["batch"] == 1, "{pull}");
+        asked += 1;
+    }
+    assert!(asked >= FRAMES / 2, "{asked} pulls");
 }
