@@ -121,7 +121,12 @@ impl Mosquitto {
         }
         match &self.carrier {
             Carrier::Tcp => line(format_args!("listener {} 127.0.0.1", place.port)),
-            Carrier::WebSocket => websockets(place.port),
+            Carrier::WebSocket => {
+                websockets(place.port);
+                // It does not start with that alone.
+                let unused = quoted(&place.home.join("unused"));
+                line(format_args!("listener 0 {unused}"));
+            }
             Carrier::Tls { certificate, key } => {
                 line(format_args!("listener {} 127.0.0.1", place.port));
                 let (certificate, key) = (quoted(certificate), quoted(key));
