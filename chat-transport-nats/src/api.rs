@@ -17,10 +17,10 @@ use crate::capabilities::MAX_FRAME;
 use crate::subject::{Bucket, Subjects};
 
 /// Frames that one reading of the log returns at most.
-const BATCH: u64 = 64;
+pub(crate) const BATCH: u64 = 64;
 /// Bytes that are asked for at once: more than any frame of ours, and far less than the server
 /// holds for one connection before it cuts it off.
-const READ_BYTES: usize = 2 * MAX_FRAME;
+const READ_BYTES: u64 = 2 * MAX_FRAME as u64;
 /// The server forgets a consumer that was left behind after this.
 const ABANDONED: Duration = Duration::from_secs(10);
 
@@ -161,7 +161,7 @@ struct Next {
     batch: u64,
     no_wait: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    max_bytes: Option<usize>,
+    max_bytes: Option<u64>,
 }
 
 /// A part of the log of one channel.
@@ -273,8 +273,8 @@ impl Api {
         decode(&answer.payload)
     }
 
-    /// Reads the frames of one channel from the place `from` on, at most [`BATCH`] and
-    /// [`READ_BYTES`].
+    /// Reads the frames of one channel from the place `from` on: at most `most`, which is
+    /// [`BATCH`] or fewer, and as large a part of [`READ_BYTES`].
     ///
     /// By a short-lived consumer: the server holds one only while somebody reads, and its filter
     /// is part of the subject of the request, so that an account can be limited to its channels.
@@ -283,6 +283,7 @@ impl Api {
         subjects: &Subjects,
         path: &str,
         from: u64,
+        most: u64,
     ) -> Result<Page, ApiError> {
         let until = Instant::now() + self.deadline;
         let stream = subjects.log_stream();
@@ -305,20 +306,21 @@ impl Api {
         let subject = format!("$JS.API.CONSUMER.CREATE.{stream}.{name}.{filter}");
         let answer = self.request(subject, None, json(&consumer)).await?;
         let info: ConsumerInfo = decode(&answer.payload)?;
-        let batch = info.num_pending.min(BATCH);
+        let batch = info.num_pending.min(most);
         let mut page = Page {
             frames: Vec::new(),
             waiting: info.num_pending,
             complete: batch == info.num_pending,
         };
         if batch > 0 {
+            let bytes = READ_BYTES * most / BATCH;
             let read = async {
-                let all = self.pull(&stream, &name, batch, Some(READ_BYTES), &mut page);
+                let all = self.pull(&stream, &name, batch, Some(bytes), &mut page);
                 if all.await? {
                     return Ok(());
                 }
                 if page.frames.is_empty() {
-                    // Something larger than any frame of ours: alone, so that it is passed over.
+                    // Something too large, for now or for ever: alone, or nothing would follow.
                     self.pull(&stream, &name, 1, None, &mut page).await?;
                 }
                 page.complete &= page.frames.is_empty();
@@ -342,7 +344,7 @@ impl Api {
         stream: &str,
         consumer: &str,
         batch: u64,
-        max_bytes: Option<usize>,
+        max_bytes: Option<u64>,
         page: &mut Page,
     ) -> Result<bool, ApiError> {
         let gone = |_| ApiError::Gone;

@@ -99,9 +99,32 @@ pub(crate) struct Shared {
     /// The newest revision of each device's session that this process has seen: an older one
     /// means that the server lost some, and the session cannot be trusted.
     sessions: Mutex<BTreeMap<String, u64>>,
+    stood: Mutex<BTreeMap<String, Arc<Stood>>>,
+}
+
+/// Where the last connection of a device stood when it ended: the server may not know it yet. A
+/// line that breaks again and again would otherwise be given the same frames for ever.
+#[derive(Debug)]
+pub(crate) struct Stood {
+    /// Which log: when it was created.
+    pub(crate) log: String,
+    /// How far each channel is durable here, by path.
+    pub(crate) cursors: BTreeMap<String, u64>,
+    /// It ended before all that waited was read.
+    pub(crate) behind: bool,
 }
 
 impl Shared {
+    pub(crate) fn stood(&self, key: &str, log: &str) -> Option<Arc<Stood>> {
+        let stood = self.stood.lock().unwrap_or_else(PoisonError::into_inner);
+        stood.get(key).filter(|it| it.log == log).cloned()
+    }
+
+    pub(crate) fn stands(&self, key: &str, now: Stood) {
+        let mut stood = self.stood.lock().unwrap_or_else(PoisonError::into_inner);
+        stood.insert(key.to_owned(), Arc::new(now));
+    }
+
     pub(crate) fn session_seen(&self, key: &str) -> u64 {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.get(key).copied().unwrap_or(0)

@@ -418,9 +418,13 @@ async fn resume(
         .filter(|channels| channels.len() <= MAX_LANES);
     let mut resumed = record.is_some();
 
+    let stood = to.shared.stood(&key, &streams.log);
+    let stands = |path: &str| stood.as_ref()?.cursors.get(path).copied();
     let mut lanes: Vec<(Channel, u64, Subscriber)> = Vec::new();
     for (channel, cursor) in record.unwrap_or_default() {
-        let filter = subjects.filter(&path(&channel));
+        let path = path(&channel);
+        let cursor = cursor.max(stands(&path).unwrap_or(0));
+        let filter = subjects.filter(&path);
         let subscriber = watch.during(client.subscribe(filter)).await?;
         lanes.push((
             channel,
@@ -457,6 +461,7 @@ async fn resume(
         session,
         lanes,
         resumed,
+        careful: stood.is_some_and(|it| it.behind),
     })
 }
 

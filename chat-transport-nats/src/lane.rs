@@ -154,6 +154,11 @@ impl Lane {
         lost
     }
 
+    /// Something that was delivered is not durable here yet.
+    pub(crate) fn awaits_acks(&self) -> bool {
+        !self.unacked.is_empty()
+    }
+
     /// The frame is durable here. False when it was before, or never delivered.
     pub(crate) fn ack(&mut self, seq: u64) -> bool {
         self.unacked.remove(&seq)

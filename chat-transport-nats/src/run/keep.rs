@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{Done, End, Run};
 use crate::api::ApiError;
+use crate::config::Stood;
 use crate::session::Record;
 use crate::subject::Bucket;
 
@@ -88,6 +89,20 @@ impl Run {
             let channel = open.lane.channel.clone();
             self.subscribed(channel, true);
         }
+    }
+
+    /// For the next connection of this process: where this one stands.
+    pub(super) fn remember(&self) {
+        let Some(keep) = &self.keep else { return };
+        let lanes = self.lanes.values();
+        let stood = Stood {
+            log: keep.session.identity.clone(),
+            cursors: lanes
+                .map(|open| (open.lane.path.clone(), open.lane.cursor()))
+                .collect(),
+            behind: !self.reading.is_done(),
+        };
+        self.shared.stands(&keep.session.key, stood);
     }
 
     pub(super) fn session_changed(&mut self) {

@@ -40,6 +40,8 @@ pub(crate) const MAX_LANES: usize = 8_192;
 const MAX_UP: usize = 256;
 /// Messages of one subscription, or answers, that are looked at together.
 const CHUNK: usize = 64;
+/// Frames of the first reading after one that did not get to its end.
+const FEW: u64 = 4;
 /// An orderly end that takes longer is cut short.
 const CLOSE: Duration = Duration::from_millis(1_500);
 /// What the server said before it closed is awaited this long.
@@ -76,6 +78,8 @@ pub(crate) struct Log {
     pub(crate) session: Subscriber,
     pub(crate) lanes: Vec<(Channel, u64, Subscriber)>,
     pub(crate) resumed: bool,
+    /// The connection before did not get to the end of the log.
+    pub(crate) careful: bool,
 }
 
 /// Why the loop ends.
@@ -241,6 +245,7 @@ async fn drive(start: Start) -> (End, VecDeque<Inbound>, Incidents) {
             Err(end) => break end,
         }
     };
+    run.remember();
     let end = match (end, run.farewell.take()) {
         (End::Error(error), Some(reason)) if error.reason == DownReason::Lost => {
             End::Error(TransportError::new(reason))
@@ -271,6 +276,7 @@ impl Run {
         }
         self.reading.mailbox = log.mailbox;
         self.reading.marker_due = resumed;
+        self.reading.few = log.careful.then_some(FEW);
     }
 
     fn listen(&mut self, source: Source, messages: Subscriber) -> AbortHandle {

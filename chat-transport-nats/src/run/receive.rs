@@ -11,7 +11,7 @@ use chat_core::link::DownReason;
 use tokio::time::timeout;
 
 use super::{Done, End, MAX_LANES, MAX_UP, Open, Run, Source, lost, other};
-use crate::api::{ApiError, Page, number};
+use crate::api::{ApiError, BATCH, Page, number};
 use crate::capabilities::MAX_FRAME;
 use crate::connect::not_allowed;
 use crate::lane::{Lane, Offer, State};
@@ -32,6 +32,9 @@ pub(super) struct Reading {
     pub(super) mailbox: u64,
     /// `CaughtUp` is owed.
     pub(super) marker_due: bool,
+    /// The line breaks while the log is read: so many frames at a time, one channel after the
+    /// other, and more when those are durable. Twice as many each time.
+    pub(super) few: Option<u64>,
     /// Lanes that wait to learn where the log ends, and whether somebody is asking.
     to_place: Vec<u64>,
     placing: bool,
@@ -53,7 +56,7 @@ impl Reading {
         Some(next)
     }
 
-    fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         let waiting = !self.to_place.is_empty() || self.placing || !self.behind.is_empty();
         !waiting && self.reads == 0 && self.last_values == 0
     }
@@ -296,6 +299,8 @@ impl Run {
 
     fn read(&mut self, number: u64, page: Page) {
         self.reading.reads -= 1;
+        let more = self.reading.few.map(|few| 2 * few);
+        self.reading.few = more.filter(|few| *few < BATCH);
         let Some(open) = self.lanes.get_mut(&number) else {
             return;
         };
@@ -377,9 +382,8 @@ impl Run {
                 Done::Placed(lanes, last)
             }));
         }
-        while reading.reads < MAX_READS
-            && self.up.len() < MAX_UP
-            && reading.handles.len() < MAX_UNACKED
+        let most = if reading.few.is_some() { 1 } else { MAX_READS };
+        while reading.reads < most && self.up.len() < MAX_UP && reading.handles.len() < MAX_UNACKED
         {
             let Some(number) = reading.next_behind() else {
                 break;
@@ -387,11 +391,16 @@ impl Run {
             let Some(open) = self.lanes.get_mut(&number) else {
                 continue;
             };
+            if reading.few.is_some() && open.lane.awaits_acks() {
+                reading.behind.insert(number);
+                break;
+            }
+            let few = reading.few.unwrap_or(BATCH);
             let (api, subjects) = (self.api.clone(), self.config.subjects.clone());
             let (path, from) = (open.lane.path.clone(), open.lane.fetch());
             reading.reads += 1;
             self.jobs.push(Box::pin(async move {
-                Done::Read(number, api.read(&subjects, &path, from).await)
+                Done::Read(number, api.read(&subjects, &path, from, few).await)
             }));
         }
     }

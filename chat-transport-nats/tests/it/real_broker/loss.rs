@@ -3,9 +3,11 @@
 use core::time::Duration;
 use std::time::Instant;
 
-use chat_client::transport::{Inbound, SendOutcome};
+use chat_client::transport::{Inbound, Outbound, SendOutcome};
 use chat_core::link::DownReason;
 use chat_testkit::broker::NatsServer;
+use chat_testkit::proxy::{Line, Proxy};
+use chat_transport_nats::NatsConnector;
 
 use super::{builder, connector, jetstream, start};
 use chat_testkit::peer::{Peer, conv, inbox, within};
@@ -13,7 +15,7 @@ use chat_testkit::peer::{Peer, conv, inbox, within};
 /// More than all queues between the server and a client that does not read hold.
 const MANY: u32 = 6_000;
 
-async fn flood(to: &chat_transport_nats::NatsConnector, durable: bool) {
+async fn flood(to: &NatsConnector, durable: bool) {
     let mut alice = Peer::connect(to, "alice").await.unwrap();
     let mut tokens = Vec::new();
     for n in 0..MANY {
@@ -151,4 +153,41 @@ async fn a_server_that_goes_down_in_order_is_left_at_once() {
         .status();
     assert!(sent.unwrap().success());
     assert_eq!(alice.end().await.reason, DownReason::TryLater);
+}
+
+#[tokio::test]
+async fn a_line_that_breaks_soon_every_time_still_brings_the_whole_log() {
+    const FRAMES: u32 = 300;
+    let broker = jetstream();
+    let direct = connector(&broker);
+    Peer::at_inbox(&direct, "bob").await.close().await.unwrap();
+    let mut alice = Peer::connect(&direct, "alice").await.unwrap();
+    for n in 0..FRAMES {
+        let frame = [&n.to_le_bytes()[..], &[0; 400]].concat();
+        let outcome = alice.publish(&inbox("bob"), &frame).await;
+        assert_eq!(outcome, SendOutcome::Accepted);
+    }
+    // Less than one reading of the log, and the beginning of a connection, need.
+    let proxy = Proxy::start(broker.address()).await.unwrap();
+    proxy.set(Line::ResetAfter(30_000));
+    let to = NatsConnector::from_url(&format!("nats://{}", proxy.address())).unwrap();
+    let (mut next, mut connections) = (0, 0);
+    while next < FRAMES {
+        connections += 1;
+        assert!(connections < 500, "{next} frames");
+        let Ok(mut bob) = Peer::connect(&to, "bob").await else {
+            continue;
+        };
+        while let Ok(inbound) = bob.next().await {
+            let Inbound::Received { bytes, handle, .. } = inbound else {
+                continue;
+            };
+            let n = u32::from_le_bytes(bytes[..4].try_into().unwrap());
+            assert!(n <= next, "{n} before {next}");
+            next = next.max(n + 1);
+            if next == FRAMES || bob.put(Outbound::Ack(handle.unwrap())).await.is_err() {
+                break;
+            }
+        }
+    }
 }
