@@ -176,7 +176,7 @@ impl Groups {
                     let instance = (waiting.device, waiting.nonce);
                     let known =
                         roster.sits(instance.0, instance.1) || roster.went(instance.0, instance.1);
-                    if !known && waiting.device != roster.leader.device {
+                    if !known {
                         plan.admissions.push(Admission {
                             user: waiting.user.clone(),
                             device: waiting.device,

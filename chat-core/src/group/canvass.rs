@@ -45,7 +45,7 @@ impl Groups {
             return;
         };
         let roster = &chain.roster;
-        if roster.closed || !group.sees(self.me.device) || group.canvass.is_some() {
+        if !group.sees(self.me.device) || group.canvass.is_some() {
             return;
         }
         let reigns = roster.leader.device == self.me.device && roster.heir.is_none();
@@ -112,7 +112,6 @@ impl Groups {
         let seat = chain.roster.seats.get(&from.device);
         let fits = support.round == canvass.round
             && support.base == canvass.base.hash
-            && from.device != me
             && seat.is_some_and(|seat| seat.user == from.user);
         let Some(proof) = SupportProof::from_bytes(&support.proof).filter(|_| fits) else {
             return;

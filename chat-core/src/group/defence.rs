@@ -26,9 +26,7 @@ impl Groups {
         };
         let roster = &chain.roster;
         let taken = |former: &Former| {
-            !former.orderly
-                && former.leader.device == old
-                && former.deposed != Some(roster.leader.device)
+            former.leader.device == old && former.deposed != Some(roster.leader.device)
         };
         if roster.term.majority || !roster.former.as_ref().is_some_and(taken) {
             return;

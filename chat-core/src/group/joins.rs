@@ -290,7 +290,7 @@ impl Groups {
         let Some(chain) = group.inside(&self.me) else {
             return;
         };
-        if chain.roster.closed || !self.served.admit(id, from.device, now.mono) {
+        if !self.served.admit(id, from.device, now.mono) {
             return;
         }
         let answers = chain.roster.leader.device == self.me.device && chain.roster.heir.is_none();

@@ -60,7 +60,7 @@ impl Groups {
     fn lease_of(&self, group: &Group) -> Option<(LeaseNeed, Timestamp)> {
         let chain = group.inside(&self.me).filter(|_| self.up)?;
         let roster = &chain.roster;
-        if roster.closed || roster.heir.is_some() {
+        if roster.heir.is_some() {
             return None;
         }
         if roster.leader.device == self.me.device {

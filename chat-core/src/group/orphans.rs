@@ -135,10 +135,7 @@ impl Groups {
         let Some(chain) = &group.chain else {
             return;
         };
-        if group.orphans.is_empty()
-            || chain.roster.leader.device == self.me.device
-            || planted("group-branch-not-shown")
-        {
+        if chain.roster.leader.device == self.me.device || planted("group-branch-not-shown") {
             return;
         }
         let pick = self.rng.below(group.orphans.len() as u64);

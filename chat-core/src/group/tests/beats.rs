@@ -93,6 +93,7 @@ fn ig5_a_greater_head_is_asked_for_whoever_shows_it() {
 fn hole_10_an_outsider_corrects_a_lower_beat_and_asks_about_a_greater_one() {
     let (mut net, id) = with_outsider(202);
     let ours = head(&net, 2, id);
+    held(&mut net, 2, id).recalled = true;
     for _ in 0..40 {
         assert_eq!(beat(&mut net, 2, 0, id, ours).len(), 0);
     }
@@ -105,7 +106,6 @@ fn hole_10_an_outsider_corrects_a_lower_beat_and_asks_about_a_greater_one() {
         .sum();
     assert_eq!(answers, RATE as usize);
     // Of many beats some make it ask: most often its removal stands.
-    held(&mut net, 2, id).recalled = true;
     let mut asked = 0;
     for _ in 0..40 {
         net.now = net.now + Duration::from_secs(3);
@@ -279,6 +279,21 @@ fn ig11_a_leader_of_many_hears_few() {
     }
     assert_eq!(acks[1], 100);
     assert!((5..60).contains(&acks[2]), "16 of 83 on average: {acks:?}");
+    // News are worth a word of everybody, and a strict leader must hear a majority.
+    let mut acks = [0; 2];
+    for (strict, news) in [(false, true), (true, false)] {
+        let chain = held(&mut net, 2, id).chain.as_mut().unwrap();
+        if strict {
+            chain.roster.policy = Policy::Strict;
+        }
+        for _ in 0..100 {
+            net.nodes[2].groups.timers.remove(&(id, Timer::Ack));
+            net.frames(2, |g, now| g.schedule_ack(id, news, now));
+            let due = net.nodes[2].groups.timers.due(&(id, Timer::Ack));
+            acks[usize::from(strict)] += u32::from(due.is_some());
+        }
+    }
+    assert_eq!(acks, [100, 100]);
 }
 
 fn fetch(net: &mut Net, to: usize, from: &Sender, id: GroupId, have: &[Place]) -> Vec<Outgoing> {

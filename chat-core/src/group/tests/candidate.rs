@@ -267,3 +267,43 @@ fn r7_a_leader_that_was_away_lets_the_lead_go() {
     assert!(!net.trace.iter().any(asks), "{:#?}", net.trace);
     assert_eq!(leader(&net, 0, id), "bob");
 }
+
+#[test]
+fn r7_who_had_deposed_the_new_leader_itself_does_not_defend_itself() {
+    let mut net = Net::new(&["ann", "bob", "cat"], 122);
+    let id = net.full();
+    let (ann, bob, cat) = (0, 1, 2);
+    let me = |net: &Net, node: usize| net.nodes[node].me.clone();
+    // Cat leads now, and bob heard the one before it.
+    for (before, had_deposed, noted) in [
+        (ann, None, true),
+        (ann, Some(bob), true),
+        (ann, Some(cat), false),
+        (bob, None, false),
+    ] {
+        let (leader, former) = (me(&net, cat), me(&net, before));
+        let deposed = had_deposed.map(|node| me(&net, node).device);
+        let (old, at) = (me(&net, ann).device, net.clock().wall);
+        let now = net.clock().mono;
+        let group = held(&mut net, bob, id);
+        group.beat_at = Some(now);
+        let roster = &mut group.chain.as_mut().unwrap().roster;
+        roster.leader = leader;
+        roster.former = Some(roster::Former {
+            term: roster.term,
+            last: 1,
+            leader: former,
+            orderly: false,
+            deposed,
+            at,
+        });
+        roster.term.majority = false;
+        net.frames(bob, |g, now| g.note_deposed(id, old, now));
+        let wrong = held(&mut net, bob, id).deposed;
+        assert_eq!(
+            wrong,
+            noted.then_some((old, now)),
+            "{before} {had_deposed:?}"
+        );
+    }
+}

@@ -31,7 +31,9 @@ fn bobs_claim(chain: &Chain) -> Bytes {
 
 #[test]
 fn g6_a_branch_that_wins_undoes_and_tells_all_from_where_the_two_part() {
-    let base = with_bob();
+    let mut base = with_bob();
+    let last = next(&base, meta("w"), &ANN);
+    base.accept(&[last], &FakeVerifier);
     let (mut ours, mut theirs) = (base.clone(), base.clone());
     for text in ["x", "y"] {
         let entry = next(&ours, meta(text), &ANN);
@@ -41,9 +43,9 @@ fn g6_a_branch_that_wins_undoes_and_tells_all_from_where_the_two_part() {
     theirs.accept(&branch, &FakeVerifier);
     branch.push(next(&theirs, meta("z"), &BOB));
     theirs.accept(&branch[1..], &FakeVerifier);
-    let lost: Vec<_> = (3..=4).map(|index| ours.entry(index).unwrap()).collect();
+    let lost: Vec<_> = (4..=5).map(|index| ours.entry(index).unwrap()).collect();
     let done = ours.accept(&branch, &FakeVerifier);
-    assert_eq!(done.from, Some(3));
+    assert_eq!(done.from, Some(4));
     assert_eq!(hashes(&done.undone), hashes(&lost));
     let how = Passing::Succeeded { majority: false };
     let bob = user("bob");
@@ -52,7 +54,7 @@ fn g6_a_branch_that_wins_undoes_and_tells_all_from_where_the_two_part() {
         how,
     };
     let named = Change::Renamed { name: name("z") };
-    let news = [(3, 2, (bob.clone(), led)), (4, 2, (bob, named))];
+    let news = [(4, 2, (bob.clone(), led)), (5, 2, (bob, named))];
     assert_eq!(done.news, news);
     assert_eq!(ours.roster, theirs.roster);
     assert_eq!(ours.head(), theirs.head());
@@ -65,12 +67,13 @@ fn g6_a_branch_that_wins_undoes_and_tells_all_from_where_the_two_part() {
 
 #[test]
 fn g13_the_machine_tells_a_fork_and_what_follows_once() {
-    let mut net = Net::new(&["ann", "bob", "cat"], 130);
+    let mut net = Net::new(&["ann", "bob", "cat", "dan"], 130);
     let id = net.full();
     net.pass(1_000);
     let index = net.nodes[2].groups.view(id).unwrap().index;
-    net.split(&[&[0, 2], &[1]]);
+    net.split(&[&[0, 2, 3], &[1]]);
     net.run(0, |g, now| g.rename(id, &name("x"), now)).unwrap();
+    net.run(3, |g, now| g.leave(id, now)).unwrap();
     net.pass(1_000);
     net.take_events(2);
     // Cat supported bob in a part of the world that it does not remember.
@@ -87,7 +90,7 @@ fn g13_the_machine_tells_a_fork_and_what_follows_once() {
         group: id,
         term: Term {
             round: 2,
-            majority: true,
+            majority: false,
             seniority: chain.roster.seats[&bob.me.device].seniority,
             claimant: bob.me.device,
         },
@@ -101,14 +104,15 @@ fn g13_the_machine_tells_a_fork_and_what_follows_once() {
     net.run(2, |g, now| g.absorb(id, &[claim], now));
     let events = net.take_events(2);
     let renamed = Change::Renamed { name: name("x") };
+    let left = Change::Left { user: user("dan") };
     let forked = GroupEvent::Forked {
         group: id,
         leader: user("bob"),
         round: 2,
         common: index,
-        undone: vec![(user("ann"), renamed)],
+        undone: vec![(user("ann"), renamed), (user("ann"), left)],
     };
-    let how = Passing::Succeeded { majority: true };
+    let how = Passing::Succeeded { majority: false };
     let led = Change::Leader {
         user: user("bob"),
         how,
@@ -257,5 +261,22 @@ fn a_log_is_restored_unbroken_or_not_at_all() {
     };
     assert!(restore([1, 2]));
     assert!(!restore([2, 3]), "the first row is missing");
+    assert!(!restore([2, 2]), "the first row is elsewhere");
     assert!(!restore([1, 3]), "one in between is missing");
+}
+
+#[test]
+fn a_row_under_a_name_that_is_none_is_refused() {
+    let mut net = Net::new(&["ann"], 132);
+    let (id, now) = (net.create(), net.clock());
+    for (more, fits) in [(vec![], true), (vec![1], false)] {
+        let key = [rows::ticket_key(id), more].concat();
+        let row = Row {
+            table: Table::Groups,
+            key: key.into(),
+            value: Bytes::from_static(&[1]),
+        };
+        let taken = net.nodes[0].groups.restore(&row, now);
+        assert_eq!(taken.is_ok(), fits);
+    }
 }

@@ -20,7 +20,7 @@ fn sender(signer: &super::net::Fake, name: &str) -> Sender {
 }
 
 /// `signer` claims behind `chain`, with the support of `helper` when there is one.
-fn claim(
+pub(super) fn claim(
     chain: &mut Chain,
     signer: &super::net::Fake,
     name: &str,
@@ -42,7 +42,7 @@ fn claim(
         author: user(name),
         term: Term {
             round,
-            majority: !supports.is_empty(),
+            majority: supports.len() + 1 > chain.roster.seats.len() / 2,
             seniority: chain.roster.seats[&device].seniority,
             claimant: device,
         },
@@ -135,7 +135,7 @@ fn g17_an_admission_of_who_is_in_changes_nothing() {
 }
 
 /// Dan follows cat, and has seen all of ann's branch: a kick, a leave and an admission.
-fn between(seed: u64) -> (Net, GroupId, Vec<Bytes>) {
+pub(super) fn between(seed: u64) -> (Net, GroupId, Vec<Bytes>) {
     let (mut net, id) = halves(seed);
     net.run(0, |g, now| g.kick(id, &user("eve"), "", now))
         .unwrap();

@@ -1,14 +1,12 @@
 //! Bounds that are met exactly, and steps that are one command of their own.
 
+use super::super::chain::SOFT_ENTRIES;
 use super::super::entry::{Draft, Entry};
 use super::super::op::{Admission, MAX_BATCH, MAX_DEVICES, MAX_SUPPORTS, Op, Warrant};
-use super::super::rows::{Grant, Waiting};
 use super::super::*;
 use super::log::{ANN, draft, with_bob};
-use super::net::{Net, name, user};
-use super::succession::{MINUTE, strict};
-use crate::wire::group::{JoinAnswer, JoinReq, MAX_ENTRY};
-use crate::wire::{BoundedBytes, BoundedStr};
+use super::net::{FakeVerifier, Net, name, user};
+use crate::wire::group::MAX_ENTRY;
 
 /// Ann leads `devices` devices of each of these people.
 fn crowd(people: &[(&str, usize)], seed: u64) -> (Net, GroupId) {
@@ -111,7 +109,7 @@ fn g19_a_roster_has_the_size_of_the_configuration() {
         max_roster: 3,
         ..GroupConfig::default()
     };
-    let mut net = Net::with(&["ann", "bob", "cat1", "cat2", "dan"], 174, &config);
+    let mut net = Net::with(&["ann", "bob", "cat1", "cat2", "dan", "eve"], 174, &config);
     let id = net.create();
     net.admit(0, 1, id);
     let cat = net.run(2, |g, now| g.join(id, "", now)).unwrap();
@@ -125,138 +123,11 @@ fn g19_a_roster_has_the_size_of_the_configuration() {
     let refused = net.run(0, |g, now| g.approve(id, cat, now));
     assert_eq!(refused, full, "two devices");
     net.run(0, |g, now| g.approve(id, dan, now)).unwrap();
-    let refused = net.run(0, |g, now| g.approve(id, cat, now));
+    let eve = net.run(5, |g, now| g.join(id, "", now)).unwrap();
+    net.pass(1_000);
+    let refused = net.run(0, |g, now| g.approve(id, eve, now));
     assert_eq!(refused, full);
     assert_eq!(net.nodes[0].groups.size(id), 3);
-}
-
-/// A request that waits at ann, whatever its membership.
-fn waits(net: &mut Net, id: GroupId, name: u8, nonce: [u8; 16], grant: Grant) {
-    let waiting = Waiting {
-        user: net.nodes[1].me.user.clone(),
-        device: net.nodes[1].me.device,
-        nonce,
-        note: String::new(),
-        since: net.clock().wall,
-        grant,
-    };
-    let held = net.nodes[0].groups.groups.get_mut(&id).unwrap();
-    held.joins.insert(RequestId([name; 16]), waiting);
-}
-
-#[test]
-fn g17_an_approval_logs_no_membership_that_is_or_was() {
-    let mut net = Net::new(&["ann", "bob", "cat"], 175);
-    let id = net.full();
-    let nonce = net.nodes[1].groups.seat(id).unwrap();
-    let index = |net: &Net| net.nodes[0].groups.view(id).unwrap().index;
-    let sits = index(&net);
-    waits(&mut net, id, 7, nonce, Grant::Open);
-    net.run(0, |g, now| g.approve(id, RequestId([7; 16]), now))
-        .unwrap();
-    assert_eq!(index(&net), sits);
-    waits(&mut net, id, 7, nonce, Grant::Open);
-    let steps = [BatchStep::Approve(RequestId([7; 16])), kick("cat")];
-    net.run(0, |g, now| g.apply(id, &steps, now)).unwrap();
-    assert!(last_op(&net, id).admissions().is_empty());
-    net.run(0, |g, now| g.kick(id, &user("bob"), "", now))
-        .unwrap();
-    let went = index(&net);
-    waits(&mut net, id, 7, nonce, Grant::Open);
-    net.run(0, |g, now| g.approve(id, RequestId([7; 16]), now))
-        .unwrap();
-    assert_eq!(index(&net), went);
-}
-
-/// Bob asks anew under the name 8, for this membership.
-fn asks(net: &mut Net, id: GroupId, nonce: [u8; 16]) -> Vec<JoinAnswer> {
-    let asks = JoinReq {
-        group: id.0,
-        request: [8; 16],
-        nonce,
-        note: BoundedStr::truncated(""),
-        ticket: BoundedBytes::default(),
-        withdrawn: false,
-    };
-    let bob = net.nodes[1].me.clone();
-    let frames = net.frames(0, |g, now| g.handle_frame(&bob, &asks.into(), now));
-    let answers = frames.into_iter().filter_map(|frame| match frame.body {
-        Body::JoinAnswer(answer) => Some(answer),
-        _ => None,
-    });
-    answers.collect()
-}
-
-#[test]
-fn g14_a_request_named_anew_stays_granted_for_the_same_membership_only() {
-    for (held, nonce, grant) in [
-        (Grant::Approved, [7; 16], Grant::Approved),
-        (Grant::Approved, [6; 16], Grant::Open),
-        (Grant::Open, [7; 16], Grant::Open),
-    ] {
-        let mut net = strict(&["ann", "bob", "cat", "dan"], 176);
-        let id = net.create();
-        net.admit(0, 2, id);
-        net.admit(0, 3, id);
-        net.pass(MINUTE);
-        // A change that no majority holds yet keeps what was approved waiting.
-        net.split(&[&[0], &[2, 3]]);
-        net.run(0, |g, now| g.kick(id, &user("cat"), "", now))
-            .unwrap();
-        waits(&mut net, id, 7, [7; 16], held);
-        asks(&mut net, id, nonce);
-        let joins = &net.nodes[0].groups.groups[&id].joins;
-        assert_eq!(joins.len(), 1);
-        assert_eq!(joins[&RequestId([8; 16])].grant, grant);
-        // A request that was given up is refused when a copy comes late.
-        let settled = &net.nodes[0].groups.groups[&id].settled;
-        let given_up = settled.iter().any(|(name, ..)| *name == RequestId([7; 16]));
-        assert_eq!(
-            given_up,
-            (held, grant) != (Grant::Approved, Grant::Approved)
-        );
-    }
-}
-
-#[test]
-fn g14_only_who_is_told_busy_is_told_when_to_ask_again() {
-    for (max, code, retry) in [(1, 1, 0), (0, 4, 60)] {
-        let config = GroupConfig {
-            max_joins: max,
-            ..GroupConfig::default()
-        };
-        let mut net = Net::with(&["ann", "bob"], 177, &config);
-        let id = net.create();
-        let answers = asks(&mut net, id, [7; 16]);
-        assert_eq!(answers.len(), 1);
-        assert_eq!((answers[0].answer, answers[0].retry), (code, retry));
-    }
-}
-
-#[test]
-fn g14_who_is_told_busy_waits_as_long_as_it_is_told() {
-    let config = GroupConfig {
-        max_joins: 0,
-        ..GroupConfig::default()
-    };
-    let mut net = Net::with(&["ann", "bob"], 178, &config);
-    let id = net.create();
-    net.run(1, |g, now| g.join(id, "", now)).unwrap();
-    // What was due when the answer came is the last for a minute.
-    net.pass(4_000);
-    net.trace.clear();
-    net.pass(54_000);
-    let asked = net
-        .trace
-        .iter()
-        .filter(|line| line.contains("join request"));
-    assert_eq!(asked.count(), 0);
-    net.pass(30_000);
-    let asked = net
-        .trace
-        .iter()
-        .filter(|line| line.contains("join request"));
-    assert_eq!(asked.count(), 1);
 }
 
 #[test]
@@ -301,28 +172,6 @@ fn ig8_a_certificate_is_whole_and_bounded() {
 }
 
 #[test]
-fn g14_what_a_leader_approved_is_open_again_when_it_leads_no_more() {
-    let mut net = strict(&["ann", "bob", "cat", "dan", "eve"], 179);
-    let id = net.create();
-    net.admit(0, 2, id);
-    net.admit(0, 3, id);
-    net.admit(0, 4, id);
-    net.pass(MINUTE);
-    net.split(&[&[0, 1], &[2, 3, 4]]);
-    net.run(0, |g, now| g.kick(id, &user("cat"), "", now))
-        .unwrap();
-    waits(&mut net, id, 7, [7; 16], Grant::Approved);
-    net.pass(4 * MINUTE);
-    net.cut.clear();
-    net.pass(10_000);
-    assert!(!net.nodes[0].groups.leading(id));
-    let held = &net.nodes[0].groups.groups[&id];
-    assert!(held.joins.values().all(|one| one.grant == Grant::Open));
-    assert!(held.record.wanted.is_empty());
-    assert!(held.acks.is_empty());
-}
-
-#[test]
 fn a_checkpoint_follows_each_time_that_so_many_entries_were_added() {
     for every in [0, 3] {
         let config = GroupConfig {
@@ -343,4 +192,62 @@ fn a_checkpoint_follows_each_time_that_so_many_entries_were_added() {
         let places: Vec<_> = (1..=chain.index()).filter(checks).collect();
         assert_eq!(places, if every == 0 { vec![] } else { vec![4, 8, 12] });
     }
+}
+
+#[test]
+fn g19_a_batch_that_fits_no_entry_says_so() {
+    let names: Vec<_> = (0..20).map(|n| format!("{n:0>250}x")).collect();
+    let people: Vec<_> = names.iter().map(|one| (one.as_str(), 1)).collect();
+    let (mut net, id) = crowd(&people, 183);
+    let steps: Vec<_> = names
+        .iter()
+        .map(|one| BatchStep::Kick {
+            user: user(one),
+            reason: "y".repeat(512),
+        })
+        .collect();
+    let refused = net.run(0, |g, now| g.apply(id, &steps, now));
+    let full = GroupError::Full {
+        what: "bytes of one entry",
+        max: MAX_ENTRY,
+    };
+    assert_eq!(refused, Err(full));
+    assert_eq!(net.nodes[0].groups.size(id), 21);
+}
+
+#[test]
+fn ig11_a_long_log_lets_people_go_and_nobody_in() {
+    let config = GroupConfig {
+        checkpoint_every: 0,
+        ..GroupConfig::default()
+    };
+    let mut net = Net::with(&["ann", "bob", "cat"], 184, &config);
+    let id = net.create();
+    net.admit(0, 1, id);
+    net.split(&[&[0, 2], &[1]]);
+    let request = net.run(2, |g, now| g.join(id, "", now)).unwrap();
+    net.pass(1_000);
+    let ann = &mut net.nodes[0];
+    let held = ann.groups.groups.get_mut(&id).unwrap();
+    let chain = held.chain.as_mut().unwrap();
+    while chain.index() < SOFT_ENTRIES - 1 {
+        let entry = super::log::next(chain, super::log::meta("x"), &*ann.signer);
+        chain.extend(&entry, &FakeVerifier).unwrap();
+    }
+    net.run(0, |g, now| g.rename(id, &name("y"), now)).unwrap();
+    let full = Err(GroupError::Full {
+        what: "log entries",
+        max: SOFT_ENTRIES as usize,
+    });
+    let refused = net.run(0, |g, now| g.rename(id, &name("z"), now));
+    assert_eq!(refused, full);
+    let refused = net.run(0, |g, now| g.approve(id, request, now));
+    assert_eq!(refused, full);
+    let have = net.nodes[0].groups.chain(id).unwrap().have().have;
+    let places: Vec<_> = have.iter().map(|place| place.index).collect();
+    assert!(places.ends_with(&[2, 1]), "{places:?}");
+    net.run(0, |g, now| g.kick(id, &user("bob"), "", now))
+        .unwrap();
+    net.run(0, |g, now| g.leave(id, now)).unwrap();
+    assert_eq!(net.mine(0, id), Some(Membership::Left));
 }

@@ -323,7 +323,7 @@ fn a_machine_tells_an_equivocation_once_and_follows_the_winner() {
     }]);
     let admit = Entry::sign(drafted, &ANN).unwrap().bytes;
     chain.accept(slice::from_ref(&admit), &FakeVerifier);
-    let both = [meta("x"), meta("y")].map(|op| next(&chain, op, &ANN));
+    let both = [meta("x"), meta("y"), meta("z")].map(|op| next(&chain, op, &ANN));
     let from = Sender {
         user: user("ann"),
         device: ANN.public_key().device(),
@@ -332,6 +332,7 @@ fn a_machine_tells_an_equivocation_once_and_follows_the_winner() {
         vec![genesis.bytes, admit],
         vec![both[0].clone()],
         vec![both[1].clone()],
+        vec![both[2].clone()],
         vec![both[0].clone()],
     ] {
         let entries = list.iter().map(|entry| entry.to_vec().try_into().unwrap());

@@ -1,8 +1,10 @@
 //! Tests of the group machine. Names carry the rule that they prove.
 
+mod adopts;
 mod batch;
 mod beats;
 mod candidate;
+mod certificates;
 mod edges;
 mod forks;
 mod holes;
@@ -15,8 +17,10 @@ mod net;
 mod offers;
 mod promises;
 mod proofs;
+mod requests;
 mod rules;
 mod runs;
+mod silence;
 mod storm;
 mod succession;
 mod tickets;

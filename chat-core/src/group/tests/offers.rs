@@ -225,3 +225,32 @@ fn strict_a_rename_holds_up_no_removal() {
         .unwrap();
     assert_eq!(net.nodes[0].groups.view(id).unwrap().index, index + 2);
 }
+
+#[test]
+fn r8_the_only_member_voids_the_kick_that_names_it_and_no_other() {
+    let mut net = Net::new(&["ann"], 151);
+    let id = net.create();
+    let own = (
+        net.nodes[0].me.device,
+        net.nodes[0].groups.seat(id).unwrap(),
+    );
+    let term = net.nodes[0].groups.chain(id).unwrap().roster.term;
+    let kick = |instance| Kick {
+        removals: Vec::new(),
+        instances: vec![instance],
+        term,
+        bytes: Bytes::new(),
+    };
+    let held = net.nodes[0].groups.groups.get_mut(&id).unwrap();
+    held.hidden.insert(own);
+    for (hash, instance) in [
+        ([1; 32], (DeviceId([9; 32]), [9; 16])),
+        ([2; 32], own),
+        ([3; 32], (DeviceId([8; 32]), [8; 16])),
+    ] {
+        held.sticky.insert(hash, kick(instance));
+    }
+    let now = net.clock();
+    let task = net.nodes[0].groups.lame_task(id, now);
+    assert_eq!(task, Some(op::Op::Void { kick: [2; 32] }));
+}
