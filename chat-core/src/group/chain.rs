@@ -334,12 +334,13 @@ impl Chain {
             if have.len() >= 4 + self.sides.len() {
                 step *= 2;
             }
-            if have.len() == MAX_HAVE - 1 {
-                index = index.min(2);
+            // Who shares more than the first entry is no stranger, so the second is named: the last
+            // two places are those of these two.
+            if have.len() == MAX_HAVE - 2 {
+                index = index.min(3);
             }
             index = match index {
                 0 | 1 => 0,
-                // Who shares more than the first entry is no stranger, so the second is named.
                 2 => 1,
                 _ => index.saturating_sub(step).max(2),
             };

@@ -230,3 +230,36 @@ fn an_abandoned_branch_is_shown_in_full_pages() {
     let sizes: Vec<_> = pages.iter().map(|page| page.entries.len()).collect();
     assert_eq!(sizes, [32, 8]);
 }
+
+#[test]
+fn g10_a_member_is_a_device_of_this_person_that_no_kick_names() {
+    let mut net = Net::new(&["ann", "bob", "cat"], 93);
+    let id = net.create();
+    net.admit(0, 1, id);
+    let other = net.create();
+    let (bob, cat) = (net.nodes[1].me.clone(), net.nodes[2].me.clone());
+    let posing = Sender {
+        user: cat.user.clone(),
+        ..bob.clone()
+    };
+    let member = |net: &Net, group, from: &Sender| net.nodes[0].groups.is_member(group, from);
+    assert!(member(&net, id, &bob));
+    for (group, from) in [(id, &cat), (id, &posing), (other, &bob)] {
+        assert!(!member(&net, group, from), "{}", from.user);
+    }
+    let nonce = net.nodes[1].groups.seat(id).unwrap();
+    let held = net.nodes[0].groups.groups.get_mut(&id).unwrap();
+    held.hidden.insert((bob.device, nonce));
+    assert!(!member(&net, id, &bob));
+}
+
+#[test]
+fn g23_only_a_group_whose_last_member_left_is_closed() {
+    let mut net = Net::new(&["ann"], 94);
+    let (one, two) = (net.create(), net.create());
+    net.run(0, |g, now| g.leave(one, now)).unwrap();
+    let groups = &net.nodes[0].groups;
+    assert!(groups.is_closed(one) && !groups.is_closed(two));
+    let known: BTreeSet<_> = groups.iter().collect();
+    assert_eq!(known, BTreeSet::from([one, two]));
+}

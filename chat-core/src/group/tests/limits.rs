@@ -215,6 +215,33 @@ fn g19_a_batch_that_fits_no_entry_says_so() {
     assert_eq!(net.nodes[0].groups.size(id), 21);
 }
 
+/// Who shares no more than the first entry gets no log, so the second is always named.
+#[test]
+fn ig5_a_fetch_names_the_second_entry_of_a_very_long_log_and_of_many_branches() {
+    let mut chain = super::log::begin(&ANN, &FakeVerifier);
+    let names = |chain: &Chain| {
+        let have = chain.have().have;
+        let places: Vec<_> = have.iter().map(|place| place.index).collect();
+        assert!(places.ends_with(&[2, 1]), "{}: {places:?}", chain.index());
+    };
+    let grow = |chain: &mut Chain, to: u64| {
+        while chain.index() < to {
+            let entry = super::log::next(chain, super::log::meta("x"), &ANN);
+            chain.extend(&entry, &FakeVerifier).unwrap();
+        }
+    };
+    grow(&mut chain, 700);
+    let mut forked = chain.clone();
+    grow(&mut forked, 702);
+    for text in ["a", "b", "c", "d", "e"] {
+        let other = super::log::next(&chain, super::log::meta(text), &ANN);
+        forked.accept(&[other], &FakeVerifier);
+    }
+    names(&forked);
+    grow(&mut chain, 4_200);
+    names(&chain);
+}
+
 #[test]
 fn ig11_a_long_log_lets_people_go_and_nobody_in() {
     let config = GroupConfig {
