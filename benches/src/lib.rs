@@ -2,9 +2,11 @@
 //! measured apart), and everything durable at once.
 
 mod busy;
+mod crowd;
 mod time;
 
 pub use busy::Busy;
+pub use crowd::Crowd;
 pub use time::{Cpu, ThreadTime, criterion};
 
 use std::sync::Arc;

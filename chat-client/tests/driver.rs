@@ -19,15 +19,12 @@ use support::*;
 
 #[tokio::test(start_paused = true)]
 async fn two_people_meet_talk_part_and_meet_again() {
-    let broker = MemoryBroker::new();
-    let alice = open("alice", &broker, MemoryStore::new()).await;
-    let bob = open("bob", &broker, MemoryStore::new()).await;
-    let mut bob_events = bob.events().await.unwrap();
-    let (chat, answer) = meet(&alice, &bob, &mut bob_events).await;
+    let (broker, alice, bob, mut events, chat, answer) =
+        pair(MemoryStore::new(), MemoryStore::new()).await;
 
     let sent = chat.send("one").await.unwrap();
     soon(sent.until(Ack::Delivered)).await.unwrap();
-    let one = next_message(&mut bob_events).await;
+    let one = next_message(&mut events).await;
     assert_eq!(one.content.fallback(), "one");
     assert_eq!(one.from, user("alice"));
     answer.mark_read(one.sort).await.unwrap();
@@ -46,7 +43,7 @@ async fn two_people_meet_talk_part_and_meet_again() {
     broker.online(&user("bob"));
     bob.reconnect().await.unwrap();
     soon(away.until(Ack::Delivered)).await.unwrap();
-    let two = next_message(&mut bob_events).await;
+    let two = next_message(&mut events).await;
     assert_eq!((two.content.fallback(), two.redelivered), ("two", false));
 
     let back = answer.send("three").await.unwrap();
@@ -91,12 +88,9 @@ async fn a_refused_request_is_a_typed_error() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_leaves_and_nothing_is_acknowledged_before_it_is_durable() {
-    let broker = MemoryBroker::new();
     let (disk, bobs_disk) = (Moody::new(), Moody::new());
-    let alice = open("alice", &broker, disk.clone()).await;
-    let bob = open("bob", &broker, bobs_disk.clone()).await;
-    let mut events = bob.events().await.unwrap();
-    let (chat, _answer) = meet(&alice, &bob, &mut events).await;
+    let (broker, _alice, bob, mut events, chat, _answer) =
+        pair(disk.clone(), bobs_disk.clone()).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let bobs = || broker.stored(bob.user(), bob.device());
     assert_eq!(bobs(), 0, "all was acknowledged");
@@ -133,12 +127,9 @@ async fn nothing_leaves_and_nothing_is_acknowledged_before_it_is_durable() {
 
 #[tokio::test(start_paused = true)]
 async fn sends_that_wait_for_a_commit_share_the_next_one() {
-    let broker = MemoryBroker::new();
     let disk = Moody::new();
-    let alice = open("alice", &broker, disk.clone()).await;
-    let bob = open("bob", &broker, MemoryStore::new()).await;
-    let mut events = bob.events().await.unwrap();
-    let (chat, _answer) = meet(&alice, &bob, &mut events).await;
+    let (_broker, _alice, _bob, _events, chat, _answer) =
+        pair(disk.clone(), MemoryStore::new()).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     disk.hold();
     let before = disk.commits.load(Ordering::Relaxed);
@@ -159,12 +150,9 @@ async fn sends_that_wait_for_a_commit_share_the_next_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_store_stops_everything_at_once() {
-    let broker = MemoryBroker::new();
     let disk = Moody::new();
-    let alice = open("alice", &broker, disk.clone()).await;
-    let bob = open("bob", &broker, MemoryStore::new()).await;
-    let mut events = bob.events().await.unwrap();
-    let (chat, _answer) = meet(&alice, &bob, &mut events).await;
+    let (broker, alice, bob, mut events, chat, _answer) =
+        pair(disk.clone(), MemoryStore::new()).await;
     let sent = chat.send("before").await.unwrap();
     soon(sent.until(Ack::Delivered)).await.unwrap();
     let mut alices = alice.events().await.unwrap();
@@ -196,11 +184,8 @@ async fn a_failed_store_stops_everything_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_driver_sleeps() {
-    let broker = MemoryBroker::new();
-    let alice = open("alice", &broker, MemoryStore::new()).await;
-    let bob = open("bob", &broker, MemoryStore::new()).await;
-    let mut events = bob.events().await.unwrap();
-    let _chats = meet(&alice, &bob, &mut events).await;
+    let (_broker, alice, _bob, _events, _chat, _answer) =
+        pair(MemoryStore::new(), MemoryStore::new()).await;
     caught_up(&alice).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     let before = alice.stats().await.unwrap();
@@ -225,11 +210,8 @@ async fn an_offline_driver_sleeps_too() {
 #[tokio::test(start_paused = true)]
 async fn an_application_that_does_not_read_stops_the_receiving_and_loses_nothing() {
     const MESSAGES: usize = 6_000;
-    let broker = MemoryBroker::new();
-    let alice = open("alice", &broker, MemoryStore::new()).await;
-    let bob = open("bob", &broker, MemoryStore::new()).await;
-    let mut events = bob.events().await.unwrap();
-    let (chat, answer) = meet(&alice, &bob, &mut events).await;
+    let (_broker, _alice, bob, mut events, chat, answer) =
+        pair(MemoryStore::new(), MemoryStore::new()).await;
 
     let sender = tokio::spawn(async move {
         let mut last = None;
@@ -276,12 +258,9 @@ async fn an_application_that_does_not_read_stops_the_receiving_and_loses_nothing
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_says_goodbye_and_reports() {
-    let broker = MemoryBroker::new();
     let store = MemoryStore::new();
-    let alice = open("alice", &broker, store.clone()).await;
-    let bob = open("bob", &broker, MemoryStore::new()).await;
-    let mut events = bob.events().await.unwrap();
-    let (chat, _answer) = meet(&alice, &bob, &mut events).await;
+    let (broker, alice, bob, mut events, chat, _answer) =
+        pair(store.clone(), MemoryStore::new()).await;
     soon(chat.send("bye").await.unwrap().until(Ack::Delivered))
         .await
         .unwrap();
@@ -312,11 +291,8 @@ async fn a_shutdown_says_goodbye_and_reports() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_handle_dropped_leaves_in_good_order() {
-    let broker = MemoryBroker::new();
-    let alice = open("alice", &broker, MemoryStore::new()).await;
-    let bob = open("bob", &broker, MemoryStore::new()).await;
-    let mut events = bob.events().await.unwrap();
-    let (chat, _answer) = meet(&alice, &bob, &mut events).await;
+    let (broker, alice, _bob, mut events, chat, _answer) =
+        pair(MemoryStore::new(), MemoryStore::new()).await;
     let mut alices = alice.events().await.unwrap();
     drop(alice);
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -335,12 +311,9 @@ async fn the_last_handle_dropped_leaves_in_good_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_was_being_handled_is_told_again_after_a_restart() {
-    let broker = MemoryBroker::new();
     let store = MemoryStore::new();
-    let alice = open("alice", &broker, MemoryStore::new()).await;
-    let bob = open("bob", &broker, store.clone()).await;
-    let mut events = bob.events().await.unwrap();
-    let (chat, answer) = meet(&alice, &bob, &mut events).await;
+    let (broker, _alice, bob, mut events, chat, answer) =
+        pair(MemoryStore::new(), store.clone()).await;
     for text in ["done", "half done"] {
         let sent = chat.send(text).await.unwrap();
         soon(sent.until(Ack::Delivered)).await.unwrap();
@@ -368,11 +341,8 @@ async fn a_message_that_was_being_handled_is_told_again_after_a_restart() {
 
 #[tokio::test(start_paused = true)]
 async fn lost_frames_and_a_dead_broker_lose_no_message() {
-    let broker = MemoryBroker::new();
-    let alice = open("alice", &broker, MemoryStore::new()).await;
-    let bob = open("bob", &broker, MemoryStore::new()).await;
-    let mut events = bob.events().await.unwrap();
-    let (chat, _answer) = meet(&alice, &bob, &mut events).await;
+    let (broker, _alice, _bob, mut events, chat, _answer) =
+        pair(MemoryStore::new(), MemoryStore::new()).await;
     broker.drop_next(3);
     let mut sent = Vec::new();
     for i in 0..10 {
@@ -392,11 +362,8 @@ async fn lost_frames_and_a_dead_broker_lose_no_message() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_message_says_why() {
-    let broker = MemoryBroker::new();
-    let alice = open("alice", &broker, MemoryStore::new()).await;
-    let bob = open("bob", &broker, MemoryStore::new()).await;
-    let mut events = bob.events().await.unwrap();
-    let (chat, _answer) = meet(&alice, &bob, &mut events).await;
+    let (broker, alice, bob, mut events, chat, _answer) =
+        pair(MemoryStore::new(), MemoryStore::new()).await;
     broker.offline(&user("bob"));
     let mut alices = alice.events().await.unwrap();
     let sent = chat.send("never").await.unwrap();
@@ -429,11 +396,8 @@ async fn s1_requests_that_cross_lead_both_to_the_chat() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_is_followed_is_not_forgotten() {
-    let broker = MemoryBroker::new();
-    let alice = open("alice", &broker, MemoryStore::new()).await;
-    let bob = open("bob", &broker, MemoryStore::new()).await;
-    let mut events = bob.events().await.unwrap();
-    let (chat, answer) = meet(&alice, &bob, &mut events).await;
+    let (_broker, _alice, _bob, mut events, chat, answer) =
+        pair(MemoryStore::new(), MemoryStore::new()).await;
     let first = soon(chat.send("first")).await.unwrap();
     soon(first.until(Ack::Delivered)).await.unwrap();
     for i in 0..4_500 {

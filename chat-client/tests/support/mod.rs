@@ -102,6 +102,19 @@ pub async fn meet(a: &Client, b: &Client, b_events: &mut EventStream) -> (Chat, 
     (ours, theirs)
 }
 
+/// Alice asked, Bob accepted: the broker, both, what Bob is told, and the chat as each sees it.
+pub async fn pair(
+    alices: impl Store,
+    bobs: impl Store,
+) -> (MemoryBroker, Client, Client, EventStream, Chat, Chat) {
+    let broker = MemoryBroker::new();
+    let alice = open("alice", &broker, alices).await;
+    let bob = open("bob", &broker, bobs).await;
+    let mut events = bob.events().await.unwrap();
+    let (chat, answer) = meet(&alice, &bob, &mut events).await;
+    (broker, alice, bob, events, chat, answer)
+}
+
 /// Polls `future` at most `times`, letting everybody else run in between, then drops it.
 pub async fn poll_then_drop<F: Future>(future: F, times: usize) -> Option<F::Output> {
     let mut future = pin!(future);

@@ -7,7 +7,8 @@
 //! when half of the largest window is owed an answer, or the sender has nothing more to send until
 //! it hears: the delay bounds no rate, and no burst waits for it at its end. In groups even these are
 //! spread, so that a sender hears at most a thousand a second at the end of a burst. A duplicate is
-//! answered at once, but no stream more often than once per `ack_delay`.
+//! answered at once, but no stream more often than once per `ack_delay`, and then once more: who
+//! asks again may have missed every answer to a loss that keeps step with us.
 //!
 //! News is acknowledged with class `Durable`, because its sender may be away for long and would
 //! show "sent" for what has arrived; an answer to a duplicate or a `Hello` is `Ephemeral`, its
@@ -200,6 +201,11 @@ impl Delivery {
                 mark("delivery-ack-from-the-future");
                 self.roll_forward(conv, epoch, now);
             }
+            return;
+        }
+        if unsent && planted("delivery-rollback-settles-all") {
+            let newly = it.out.apply_retired(&who, epoch);
+            self.count_off(conv, newly, now);
             return;
         }
         let at = |it: &Conv| it.out.peers.get(&who).map(|peer| peer.epoch);

@@ -9,6 +9,7 @@
 
 mod ack;
 mod causal;
+mod crowd;
 mod deliver;
 mod inbox;
 mod notice;

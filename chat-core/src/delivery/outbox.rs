@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::crowd::Crowd;
 use super::inbox::WINDOW;
 use super::retransmit::Rtt;
 use super::types::{Ack, Unsendable};
@@ -77,14 +78,14 @@ pub(super) struct Peer {
     /// The log index of its admission; 0 in 1:1.
     pub(super) since: u64,
     /// The first message meant for it.
-    from: At,
+    pub(super) from: At,
     /// The epoch that it is being sent: of those before it misses nothing.
     pub(super) epoch: Epoch,
     contig: u64,
     bits: u128,
     window: u64,
     /// What its user has seen.
-    read: At,
+    pub(super) read: At,
     /// Something that it missed expired: it must learn of the new base.
     lags: bool,
 }
@@ -189,6 +190,8 @@ pub(super) struct Outbox {
     pub(super) rollback_at: Option<Timestamp>,
     /// The most that may be in flight to one recipient.
     cap: u64,
+    /// What a look at every recipient said, until one comes or goes.
+    pub(super) crowd: Option<Crowd>,
 }
 
 impl Outbox {
@@ -270,20 +273,13 @@ impl Outbox {
         self.entries.insert(at, entry);
         self.unsent.insert(at);
         self.forget_drained();
-        for peer in self.peers.values_mut().filter(|peer| peer.epoch < at.0) {
-            peer.advance(&self.entries);
+        if self.crowd().epoch < at.0 {
+            for peer in self.peers.values_mut().filter(|peer| peer.epoch < at.0) {
+                peer.advance(&self.entries);
+            }
+            let earliest = self.peers.values().map(|peer| peer.epoch).min();
+            self.crowd().epoch = earliest.unwrap_or(at.0);
         }
-    }
-
-    /// How many devices, and how many users, a message at `at` is for.
-    fn owed(&self, at: At) -> (usize, usize) {
-        let (mut devices, mut users, mut last) = (0, 0, None);
-        for ((user, _), _) in self.peers.iter().filter(|(_, peer)| peer.from <= at) {
-            devices += 1;
-            users += usize::from(last != Some(user));
-            last = Some(user);
-        }
-        (devices, users)
     }
 
     /// What is put at `at` is not for those that were admitted after `roster`.
@@ -294,6 +290,7 @@ impl Outbox {
             peer.from = peer.from.max((at.0, at.1 + 1));
             peer.read = peer.read.max(at);
         }
+        self.crowd = None;
     }
 
     /// After entries came or went in bulk: forgets drained epochs, and moves every recipient to
@@ -366,6 +363,7 @@ impl Outbox {
             entry.users += usize::from(!others.iter().any(|other| other.from <= *at));
         }
         self.peers.insert(who, peer);
+        self.crowd = None;
     }
 
     /// Removes a recipient; hands back the messages that waited for it, and whether they now are
@@ -390,14 +388,21 @@ impl Outbox {
             entry.users -= usize::from(settles);
             newly.push((*at, settles));
         }
+        self.crowd = None;
         newly
+    }
+
+    /// Nobody is a recipient any more.
+    pub(super) fn leave_all(&mut self) {
+        self.peers.clear();
+        self.crowd = None;
     }
 
     fn has_user(&self, user: &UserId) -> bool {
         self.of_user(user).next().is_some()
     }
 
-    fn of_user<'a>(&'a self, user: &'a UserId) -> impl Iterator<Item = &'a Peer> {
+    pub(super) fn of_user<'a>(&'a self, user: &'a UserId) -> impl Iterator<Item = &'a Peer> {
         self.peers
             .range((user.clone(), DeviceId([0; 32]))..=(user.clone(), DeviceId([0xff; 32])))
             .map(|(_, peer)| peer)
@@ -406,6 +411,11 @@ impl Outbox {
     /// Merges what a recipient says of its epoch, and counts it off.
     pub(super) fn apply(&mut self, who: &Who, ack: &StreamAck) -> Applied {
         let mut applied = Applied::default();
+        let reads = self
+            .peers
+            .get(who)
+            .is_some_and(|peer| (peer.epoch, ack.read) > peer.read);
+        let seen = reads.then(|| self.seen_by(&who.0));
         let Some(mut peer) = self.peers.remove(who) else {
             return applied;
         };
@@ -467,6 +477,10 @@ impl Outbox {
         applied.progress = !applied.newly.is_empty() || peer.contig + peer.window > old_limit;
         peer.advance(&self.entries);
         self.peers.insert(who.clone(), peer);
+        if let Some(before) = seen {
+            let now = self.seen_by(&who.0);
+            self.note_seen(before, now);
+        }
         applied
     }
 
@@ -498,18 +512,23 @@ impl Outbox {
         peer.contig.max(below_base) + peer.window.min(self.cap)
     }
 
-    /// The highest number of `epoch` that somebody takes now; 0 when nobody is at that epoch.
-    pub(super) fn limit(&self, epoch: Epoch) -> u64 {
+    /// The highest number of `epoch` that somebody takes now, 0 when nobody is at that epoch; where
+    /// it is `enough` or more, any such number.
+    pub(super) fn limit(&self, epoch: Epoch, enough: u64) -> u64 {
         if planted("delivery-window-ignored") {
             return u64::MAX;
         }
         let early = planted("delivery-new-epoch-first");
-        self.peers
-            .values()
-            .filter(|peer| peer.epoch == epoch || early)
-            .map(|peer| self.reach(peer))
-            .max()
-            .unwrap_or(0)
+        let mut limit = 0;
+        for peer in self.peers.values() {
+            if limit >= enough {
+                break;
+            }
+            if peer.epoch == epoch || early {
+                limit = limit.max(self.reach(peer));
+            }
+        }
+        limit
     }
 
     /// What some recipient misses and takes now: at most a window of each.
@@ -555,38 +574,5 @@ impl Outbox {
         if self.ended.len() > MAX_ENDED {
             self.ended.pop_first();
         }
-    }
-
-    /// Everything up to here was seen by every recipient's user. A device that came later has seen
-    /// for its user nothing of what lies before its first message.
-    pub(super) fn displayed_by_all(&self) -> At {
-        let mut least: Option<At> = None;
-        let mut user: Option<(&UserId, (bool, At))> = None;
-        for ((name, _), peer) in &self.peers {
-            let seen = (peer.read >= peer.from, peer.read);
-            match &mut user {
-                Some((of, best)) if *of == name => {
-                    *best = match (best.0, seen.0) {
-                        (false, false) => (*best).min(seen),
-                        _ => (*best).max(seen),
-                    };
-                }
-                _ => {
-                    if let Some((_, (_, read))) = user {
-                        least = Some(least.map_or(read, |least| least.min(read)));
-                    }
-                    user = Some((name, seen));
-                }
-            }
-        }
-        let seen = user.map_or_else(At::default, |(_, (_, read))| {
-            least.map_or(read, |least| least.min(read))
-        });
-        // Nothing counts as seen that a user still misses.
-        let missed = self.entries.iter();
-        let mut missed = missed.filter(|(_, entry)| entry.users > 0 && !entry.failed);
-        missed.next().map_or(seen, |((epoch, seq), _)| {
-            seen.min((*epoch, seq.saturating_sub(1)))
-        })
     }
 }

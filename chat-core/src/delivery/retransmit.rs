@@ -141,12 +141,13 @@ impl Delivery {
             let Some(&first) = out.unsent.range(above..).next() else {
                 break;
             };
-            let rest = (first.0, out.limit(first.0));
             if !out.wedged.is_empty() {
+                let rest = (first.0, out.limit(first.0, u64::MAX));
                 self.pump_past(conv, first, rest, now);
                 above = (first.0, u64::MAX);
                 continue;
             }
+            let rest = (first.0, out.limit(first.0, first.1 + MAX_BATCH as u64));
             let next = (first.0, first.1 + 1);
             let fits = out.unsent.range(next..).take_while(|at| **at <= rest);
             let most = if out.alone { 0 } else { MAX_BATCH - 1 };
@@ -292,8 +293,8 @@ impl Delivery {
         };
         let sent = 1 + others.len();
         data.more = BoundedVec::take_from(others);
-        let fits = (first.0, it.out.limit(first.0));
-        data.push = first > fits || it.out.unsent.range(first..=fits).next().is_none();
+        let next = it.out.unsent.range(first..=(first.0, u64::MAX)).next();
+        data.push = next.is_none_or(|at| *at > (at.0, it.out.limit(at.0, at.1)));
         let mut frame = Outgoing::durable(route.channel.clone(), data).with_ttl(longest);
         frame.carries = Some(carried);
         self.effects.send(frame);

@@ -80,7 +80,7 @@ impl Delivery {
         if it.route.take().is_none() && it.out.entries.is_empty() {
             return;
         }
-        it.out.peers.clear();
+        it.out.leave_all();
         it.typing = None;
         let owed: Vec<_> = it.out.entries.keys().copied().collect();
         let streams = it.streams.clone();

@@ -6,8 +6,13 @@ mod cdp;
 mod process;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cdp::{Browser, Page};
+use chat_core::channel::Channel;
+use chat_core::id::UserId;
+use chat_transport_ws::hub::{AccessRules, Hub};
 use process::Demo;
 use serde_json::json;
 
@@ -365,5 +370,80 @@ fn the_bot_answers_and_keys_work() {
         ann.until("the help", "document.getElementById('help').open")
             .await;
         drop(stage);
+    });
+}
+
+/// Nobody may write to a chat while this is set.
+#[derive(Debug)]
+struct Barred(Arc<AtomicBool>);
+
+impl AccessRules for Barred {
+    fn may_subscribe(&self, _user: &UserId, _channel: &Channel) -> bool {
+        true
+    }
+
+    fn may_publish(&self, _user: &UserId, channel: &Channel) -> bool {
+        !matches!(channel, Channel::Conv(_)) || !self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Waits until the message with this text says that it is stuck.
+async fn stuck(page: &Page, text: &str) {
+    let has = format!(
+        "document.querySelector('#log .msg.mine [data-wedged=denied]')\
+         ?.parentElement.querySelector('.text').innerText === {}",
+        json!(text)
+    );
+    page.until(&format!("{text:?} to be stuck"), &has).await;
+}
+
+#[test]
+fn q2_what_the_broker_refuses_waits_for_retry_or_discard() {
+    run(async {
+        let barred = Arc::new(AtomicBool::new(false));
+        let hub = Hub::builder()
+            .allow_all()
+            .access(Barred(barred.clone()))
+            .in_memory()
+            .bind(([127, 0, 0, 1], 0).into())
+            .await
+            .expect("a free port");
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let url = hub.url();
+        let demo = Demo::start(state.path(), 0, |command| command.args(["--url", &url]));
+        let browser = Browser::start().await;
+        let (ann, bob) = (browser.page(&demo.url).await, browser.page(&demo.url).await);
+        log_in(&ann, "ann").await;
+        log_in(&bob, "bob").await;
+        meet(&ann, &bob).await;
+        say(&ann, "before").await;
+        marked(&ann, "before", "displayed").await;
+
+        barred.store(true, Ordering::SeqCst);
+        say(&ann, "stuck").await;
+        stuck(&ann, "stuck").await;
+        say(&ann, "behind it").await;
+        stored(&ann, "behind it").await;
+        ann.picture(&picture("13-stuck")).await;
+        barred.store(false, Ordering::SeqCst);
+        ann.click("[data-wedged] button:nth-of-type(1)").await;
+        for text in ["stuck", "behind it"] {
+            hears(&bob, text).await;
+            marked(&ann, text, "displayed").await;
+        }
+
+        barred.store(true, Ordering::SeqCst);
+        say(&ann, "never mind").await;
+        stuck(&ann, "never mind").await;
+        ann.click("[data-wedged] button:nth-of-type(2)").await;
+        let over = "document.querySelector('#log .msg.mine .mark.failed') \
+            && !document.querySelector('[data-wedged]')";
+        ann.until("an end, and no more question", over).await;
+        barred.store(false, Ordering::SeqCst);
+        say(&ann, "after").await;
+        hears(&bob, "after").await;
+        let want = ["before", "stuck", "behind it", "after"];
+        assert_eq!(texts(&bob).await, want);
+        drop(demo);
     });
 }

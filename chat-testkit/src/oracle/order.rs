@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chat_core::delivery::{DeliveryEvent, SortKey, TimelineItem};
 use chat_core::effect::Table;
 use chat_core::event::Event;
-use chat_core::id::{ConvId, MessageId};
+use chat_core::id::{ConvId, MessageId, TxnId};
 
 use super::{At, Seen, Verdict, View, Violation};
 
@@ -30,8 +30,10 @@ pub struct Order {
     taken: HashMap<(ConvId, SortKey), MessageId>,
     /// What each node was told and its disk must show.
     told: BTreeMap<usize, BTreeSet<MessageId>>,
-    /// A disk that went back shows less than was told.
-    damaged: BTreeSet<usize>,
+    /// The same when its disk was copied.
+    backups: BTreeMap<usize, BTreeSet<MessageId>>,
+    /// Under which id a transaction of ours shows.
+    txns: HashMap<TxnId, MessageId>,
     held: u64,
     compared: u64,
 }
@@ -51,11 +53,28 @@ impl Order {
     /// ID8: a message has two places, or two messages have one.
     pub fn see(&mut self, at: At<'_>, seen: Seen<'_>) -> Verdict {
         match seen {
-            Seen::RolledBack | Seen::DiskLost => {
-                self.damaged.insert(at.node);
+            Seen::BackedUp => {
+                let told = self.told.get(&at.node).cloned().unwrap_or_default();
+                self.backups.insert(at.node, told);
                 Ok(())
             }
-            Seen::Event(Event::Delivery(DeliveryEvent::Accepted { id, sort, .. })) => {
+            // A disk that went back shows what it showed then.
+            Seen::RolledBack => {
+                let told = self.backups.get(&at.node).cloned().unwrap_or_default();
+                self.told.insert(at.node, told);
+                Ok(())
+            }
+            Seen::DiskLost => {
+                self.told.remove(&at.node);
+                Ok(())
+            }
+            Seen::Event(Event::Delivery(DeliveryEvent::Accepted { id, txn, sort })) => {
+                // After a rollback it may go by another id.
+                if let Some(before) = self.txns.insert(*txn, *id)
+                    && before != *id
+                {
+                    self.told.entry(at.node).or_default().remove(&before);
+                }
                 self.place(at, *id, *sort)
             }
             Seen::Event(Event::Delivery(DeliveryEvent::Received(received))) => {
@@ -151,9 +170,7 @@ impl Order {
         for (node, ids) in &shown {
             let told = self.told.get(node).into_iter().flatten();
             let has: BTreeSet<_> = ids.iter().collect();
-            if let Some(missing) = told.into_iter().find(|id| !has.contains(id))
-                && !self.damaged.contains(node)
-            {
+            if let Some(missing) = told.into_iter().find(|id| !has.contains(id)) {
                 let text = format!("node {node} was told {missing:?}, its timeline lacks it");
                 return Err(Violation::new("ID8", text));
             }

@@ -40,6 +40,8 @@ const fn bug(name: &'static str, suite: Suite, budget: u64) -> Bug {
 /// that stood still, `presence-everybody-follows-everybody` a crowd; `group-lame-beats-count` is masked
 /// by the lame leader's own hand-over, `group-kicked-returns` by leaders that never let such a one in.
 /// `group-acks-after-promise` needs a rarer order since more is told to the leader.
+/// `delivery-in-step` needs a loss as regular as a clock, `delivery-backoff-stays` many losses in one
+/// connection.
 /// `session-never-affirms` is masked since farewells last ten minutes.
 pub const BUGS: &[Bug] = &[
     bug("delivery-ack-before-persist", Suite::Delivery, 1_500),
@@ -55,6 +57,7 @@ pub const BUGS: &[Bug] = &[
     bug("delivery-no-retired", Suite::Delivery, 1_500),
     bug("delivery-out-of-order", Suite::Delivery, 1_500),
     bug("delivery-publish-before-persist", Suite::Delivery, 1_500),
+    bug("delivery-rollback-settles-all", Suite::Delivery, 5_000),
     bug("delivery-silent-gap", Suite::Delivery, 1_500),
     bug("delivery-silent-tail", Suite::Delivery, 1_500),
     bug("disk-keeps-torn-batches", Suite::Delivery, 1_500),

@@ -102,6 +102,18 @@ pub const REQUIRED_MARKS: &[(Suite, &[&str])] = &[
             "oracle-cancelled",
             "oracle-delivered",
             "oracle-group-message",
+            // Q2
+            "oracle-wedged",
+            "delivery-refused-together",
+            "delivery-wedge-cancelled",
+            "delivery-wedge-retried",
+            "delivery-wedge-skipped",
+            "delivery-wedge-told-again",
+            // ID9
+            "oracle-causal-gap",
+            "delivery-parked",
+            "delivery-parked-in-time",
+            "delivery-parked-over-a-restart",
         ],
     ),
     (
@@ -171,4 +183,7 @@ const GROUP_MARKS: &[&str] = &[
     "sim-forged-leave",
     "sim-forged-refusal",
     "group-woke-late",
+    "oracle-causal-gap",
+    "delivery-parked",
+    "delivery-parked-in-time",
 ];

@@ -41,9 +41,7 @@ impl Delivery {
                 .gaps
                 .iter()
                 .any(|(first, _)| (first.stream.device, first.stream.conv) == stream);
-        let damaged = |node: usize| self.places[node].damaged.is_some();
-        if names_lost || damaged(at.node) || damaged(message.node) || !received.content.is_visible()
-        {
+        if names_lost || !received.content.is_visible() {
             return Ok(());
         }
         for cause in &message.after {
@@ -58,7 +56,7 @@ impl Delivery {
             let author = &earlier.user;
             let excused = !meant
                 || earlier.fate.is_end()
-                || damaged(earlier.node)
+                || earlier.forgotten
                 || moved(author)
                 || moved(at.user);
             if !excused {

@@ -2,6 +2,7 @@
 //! judged here at once; `settled` judges at the end what never came (ID4, ID7).
 
 mod causal;
+mod damage;
 mod settled;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,7 +12,7 @@ use chat_core::content::Content;
 use chat_core::delivery::{Ack, DeliveryEvent, FailReason, Received};
 use chat_core::event::Event;
 use chat_core::group::GroupEvent;
-use chat_core::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, UserId};
+use chat_core::id::{ConvId, DeviceId, Epoch, MessageId, Seq, StreamId, TxnId, UserId};
 use chat_core::session::{CloseReason, SessionEvent};
 use chat_core::wire::{self, Body};
 
@@ -88,6 +89,17 @@ struct Message {
     life: u64,
     /// The process that its failure was last told in.
     failed_in: Option<u64>,
+    /// When it was first told accepted, and when its end or its delivery.
+    accepted: Option<u64>,
+    ended: Option<u64>,
+    /// It was told delivered.
+    delivered: bool,
+    /// The sender's disk went back to before it was accepted, or to before its end.
+    forgotten: bool,
+    forgot_end: bool,
+    /// It goes by another id since its sender's disk went back; and by which it went before.
+    moved: bool,
+    origin: Option<MessageId>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -109,7 +121,8 @@ struct Place {
     life: u64,
     device: Option<DeviceId>,
     killed: bool,
-    /// Its disk went back or away at this time: what came or went before is exempt from ID4.
+    /// When its disk was copied, and when it last went back or away.
+    backup_at: u64,
     damaged: Option<u64>,
 }
 
@@ -120,6 +133,10 @@ pub struct Delivery {
     places: Vec<Place>,
     devices: BTreeMap<DeviceId, usize>,
     messages: BTreeMap<MessageId, Message>,
+    /// What each device had on its disk.
+    disks: BTreeMap<DeviceId, damage::Disk>,
+    /// The id that each transaction was last accepted under.
+    txns: BTreeMap<TxnId, MessageId>,
     /// ID6: what each id says, wherever it was seen.
     bound: HashMap<MessageId, Vec<u8>>,
     /// When somebody was last told to be out of a group, or to be in by another admission.
@@ -148,6 +165,8 @@ impl Delivery {
             places: (0..nodes).map(|_| Place::default()).collect(),
             devices: BTreeMap::new(),
             messages: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            txns: BTreeMap::new(),
             bound: HashMap::new(),
             removed: BTreeMap::new(),
             admitted: BTreeMap::new(),
@@ -175,21 +194,13 @@ impl Delivery {
                 self.devices.insert(at.device, at.node);
                 self.places[at.node].life += 1;
                 self.places[at.node].device = Some(at.device);
+                let disk = self.disks.entry(at.device).or_default();
+                disk.user.get_or_insert_with(|| at.user.clone());
             }
-            Seen::BackedUp => {
-                self.places[at.node].backup = self.places[at.node].inbox.clone();
-            }
-            Seen::RolledBack => {
-                let place = &mut self.places[at.node];
-                place.inbox = place.backup.clone();
-                place.damaged = Some(at.now);
-                self.open.retain(|(node, _)| *node != at.node);
-            }
-            Seen::DiskLost => {
-                self.places[at.node].inbox = Inbox::default();
-                self.places[at.node].damaged = Some(at.now);
-                self.open.retain(|(node, _)| *node != at.node);
-            }
+            Seen::Stored(rows) => self.stored(at, rows),
+            Seen::BackedUp => self.backed_up(at),
+            Seen::RolledBack => self.rolled_back(at),
+            Seen::DiskLost => self.disk_lost(at),
             Seen::Event(Event::Session(SessionEvent::Opened { peer, .. })) => {
                 self.open.insert((at.node, peer.clone()));
             }
@@ -304,10 +315,10 @@ impl Delivery {
         Ok(())
     }
 
-    /// True when the sender's disk went back: it may have forgotten that it took `id` back.
+    /// True when the sender's disk went back to before it gave `id` up.
     fn forgot(&self, id: MessageId) -> bool {
-        let sender = self.messages.get(&id).map(|message| message.node);
-        sender.is_some_and(|node| self.places[node].damaged.is_some())
+        let message = self.messages.get(&id);
+        message.is_some_and(|message| message.forgot_end || message.forgotten)
     }
 
     /// ID6: an id says one thing for ever; nothing, when it was taken back.
@@ -352,12 +363,20 @@ impl Delivery {
                     after: self.causes(at.node, *conv),
                     life: self.places[at.node].life,
                     failed_in: None,
+                    accepted: None,
+                    ended: None,
+                    delivered: false,
+                    forgotten: false,
+                    forgot_end: false,
+                    moved: false,
+                    origin: None,
                 };
                 self.messages.insert(*id, message);
             }
             Act::CancelSend { id } => {
                 if let Some(message) = self.messages.get_mut(id) {
                     message.fate = Fate::TakenBack;
+                    message.ended.get_or_insert(at.now);
                 }
             }
             Act::Close { peer } | Act::Block { peer } => {
@@ -375,16 +394,9 @@ impl Delivery {
 
     fn told(&mut self, at: At<'_>, event: &DeliveryEvent) -> Verdict {
         match event {
-            DeliveryEvent::Accepted { id, .. } => {
+            DeliveryEvent::Accepted { id, txn, .. } => {
                 self.marks.hit("oracle-accepted");
-                if let Some(message) = self.messages.get_mut(id)
-                    && message.fate == Fate::Issued
-                {
-                    message.fate = Fate::Accepted;
-                    if message.to.len() > 1 {
-                        self.marks.hit("oracle-group-message");
-                    }
-                }
+                self.accepted(at, *id, *txn);
             }
             DeliveryEvent::Received(received) => return self.received(at, &Got::of(received)),
             DeliveryEvent::Gap { first, count, .. } => return self.gap(at, *first, *count),
@@ -392,13 +404,18 @@ impl Delivery {
                 let Some(message) = self.messages.get_mut(id) else {
                     return Ok(());
                 };
-                if message.fate.is_end() && self.places[at.node].damaged.is_none() {
+                if message.fate.is_end() && !message.forgot_end {
                     let text = format!("{id:?} ended as {:?} and is told {ack:?}", message.fate);
                     return Err(Violation::new("ladder", text));
                 }
                 if *ack >= Ack::Delivered {
                     message.fate = Fate::Delivered;
+                    message.ended.get_or_insert(at.now);
+                    let first = !core::mem::replace(&mut message.delivered, true);
                     self.marks.hit("oracle-delivered");
+                    if first {
+                        return self.promised(id, &self.messages[id]);
+                    }
                 }
             }
             DeliveryEvent::Failed { id, why } => {
@@ -427,11 +444,12 @@ impl Delivery {
                         return Err(Violation::new("Q3", text));
                     }
                     let ended = message.fate == Fate::Delivered || message.fate.is_end();
-                    if ended && self.places[at.node].damaged.is_none() {
+                    if ended && !message.forgot_end {
                         let text = format!("{id:?} was {:?} and is told {why:?}", message.fate);
                         return Err(Violation::new("ladder", text));
                     }
                     message.fate = fate;
+                    message.ended.get_or_insert(at.now);
                 }
             }
             DeliveryEvent::Wedged { .. } => self.marks.hit("oracle-wedged"),

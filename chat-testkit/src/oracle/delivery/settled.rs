@@ -9,8 +9,9 @@ use chat_core::group::{GroupView, Membership};
 use chat_core::id::{ConvId, MessageId, UserId};
 use chat_core::session::SessionState;
 
-use super::super::{Settled, View, Violation};
-use super::{Delivery, Fate, Message, Place, covers};
+use super::super::{Marks, Settled, View, Violation};
+use super::damage::Disk;
+use super::{Delivery, Fate, Message, covers};
 
 impl Delivery {
     /// ID4 and ID7 at the end: every message that lives reached everybody who stayed, and what
@@ -19,24 +20,27 @@ impl Delivery {
     /// # Errors
     /// The first message that is missing.
     pub fn settled(&mut self, nodes: &[View<'_>]) -> Result<Settled, Violation> {
-        let (owed, exempt) = self.owed(nodes)?;
-        self.owed = (owed, exempt);
-        Ok(if exempt > 0 {
+        let mut why = Marks::default();
+        self.owed = self.owed(nodes, &mut why)?;
+        for (excuse, count) in why.list() {
+            self.marks.add(excuse, count);
+        }
+        Ok(if self.owed.1 > 0 {
             Settled::Exempt
         } else {
             Settled::Yes
         })
     }
 
-    /// How many messages were owed to somebody, and how many of those are missing for a legal
-    /// reason; after [`Self::settled`].
+    /// How many messages were owed to somebody who is still there, and how many of those are
+    /// missing for a legal reason; after [`Self::settled`].
     pub fn exempt(&self) -> (u64, u64) {
         self.owed
     }
 
-    fn owed(&self, nodes: &[View<'_>]) -> Result<(u64, u64), Violation> {
+    fn owed(&self, nodes: &[View<'_>], why: &mut Marks) -> Result<(u64, u64), Violation> {
         let (mut owed, mut exempt) = (0, 0);
-        for (id, message) in &self.messages {
+        for (id, message) in self.messages.iter().filter(|(_, message)| !message.moved) {
             match message.fate {
                 Fate::Issued
                 | Fate::TakenBack
@@ -49,17 +53,24 @@ impl Delivery {
                 let Some(receiver) = self.devices.get(device).copied() else {
                     continue;
                 };
-                owed += 1;
-                let inbox = &self.places[receiver].inbox;
-                if inbox.seen.contains_key(id) {
+                // Nobody owes anything to a device that never comes back. What it was said to have
+                // it had: `promised`.
+                if nodes[receiver].at.device != *device || self.places[receiver].killed {
+                    why.hit("oracle-to-the-gone");
                     continue;
                 }
-                if nodes[receiver].at.device != *device
-                    || self.ended_before_parting(id, message, user, nodes)
-                    || self.is_exempt(message, receiver, nodes)
-                    || self.waits_behind_the_lost(id, &nodes[receiver])
-                    || self.hides_behind_the_lost(id, message, nodes)
-                {
+                owed += 1;
+                let place = &self.places[receiver];
+                if place.inbox.seen.contains_key(id) {
+                    continue;
+                }
+                let took = |disk: &Disk| disk.took_along(id);
+                if place.damaged.is_some() && self.disks.get(device).is_some_and(took) {
+                    why.hit("oracle-came-and-was-lost");
+                    continue;
+                }
+                if let Some(excuse) = self.excuse(id, message, user, receiver, nodes) {
+                    why.hit(excuse);
                     exempt += 1;
                     continue;
                 }
@@ -89,6 +100,108 @@ impl Delivery {
         Ok((owed, exempt))
     }
 
+    /// Why a message may be missing at a receiver that is there: the mark that counts it.
+    fn excuse(
+        &self,
+        id: &MessageId,
+        message: &Message,
+        user: &UserId,
+        receiver: usize,
+        nodes: &[View<'_>],
+    ) -> Option<&'static str> {
+        let (from, to) = (&self.places[message.node], &self.places[receiver]);
+        let devices = message.to.iter().filter(|(of, _)| of == user);
+        // Told delivered, and to this device: nothing excuses its sender.
+        let promised = message.delivered && devices.count() == 1;
+        if self.ended_before_parting(id, message, user, nodes) {
+            return Some("oracle-exempt-ended-and-parted");
+        }
+        if from.killed && !promised {
+            return Some("oracle-exempt-sender-dead");
+        }
+        // It forgot the message, or that it gave it up and said so.
+        if message.forgotten && !promised || message.forgot_end {
+            return Some("oracle-exempt-sender-forgot");
+        }
+        if self.waits_behind_the_lost(id, message, &nodes[receiver]) {
+            return Some("oracle-exempt-waits-behind-the-lost");
+        }
+        // A sender counts less than it sent: what expired at the end of an epoch makes no gap where
+        // the receiver has more than the sender remembers.
+        let ended =
+            || message.fate == Fate::Expired || failed_on_timeline(&nodes[message.node], id);
+        if (from.damaged.is_some() || to.damaged.is_some()) && ended() {
+            return Some("oracle-exempt-gap-behind-the-lost");
+        }
+        if message.conv == ConvId::between(nodes[message.node].at.user, user) {
+            self.apart(message, receiver, nodes)
+        } else {
+            self.outside(message, receiver, nodes)
+        }
+    }
+
+    /// A lost session takes messages with it, and so does one that ended.
+    fn apart(
+        &self,
+        message: &Message,
+        receiver: usize,
+        nodes: &[View<'_>],
+    ) -> Option<&'static str> {
+        let (sender, reader) = (&nodes[message.node], &nodes[receiver]);
+        let (a, b) = (sender.endpoint?, reader.endpoint?);
+        let (me, you) = (sender.at.user, reader.at.user);
+        let places = [message.node, receiver];
+        let damaged = places
+            .iter()
+            .any(|node| self.places[*node].damaged.is_some());
+        // Of two people with many devices others may have met again.
+        let channel = |state| match state {
+            SessionState::Active { channel, .. } => Some(channel),
+            _ => None,
+        };
+        // Who went back may be in an earlier session of the two than the other.
+        let apart = channel(a.session(you)) != channel(b.session(me));
+        if damaged && (apart || !message.met.contains(&reader.at.device)) {
+            return Some("oracle-exempt-session-lost");
+        }
+        let open = |state, with| match state {
+            SessionState::Active { devices, .. } => devices.contains(&with),
+            _ => false,
+        };
+        let parted = damaged || self.parted.contains(&(me.clone(), you.clone()));
+        let both = open(a.session(you), reader.at.device) && open(b.session(me), sender.at.device);
+        (parted && !both).then_some("oracle-exempt-parted")
+    }
+
+    /// A membership that ended takes messages with it, and so does one that was lost.
+    fn outside(
+        &self,
+        message: &Message,
+        receiver: usize,
+        nodes: &[View<'_>],
+    ) -> Option<&'static str> {
+        let (sender, reader) = (&nodes[message.node], &nodes[receiver]);
+        let out = |user: &UserId| self.removed.get(user).is_some_and(|at| *at >= message.at);
+        if out(sender.at.user) || out(reader.at.user) {
+            return Some("oracle-exempt-out-of-the-group");
+        }
+        let (a, b) = (sender.endpoint?, reader.endpoint?);
+        let group = message.conv.into();
+        let stays = |view: Option<GroupView>| {
+            view.is_some_and(|view| matches!(view.mine, Membership::Member | Membership::Leader))
+        };
+        if !stays(a.group(group)) || !stays(b.group(group)) {
+            return Some("oracle-exempt-out-of-the-group");
+        }
+        // A leader whose log went back admits people anew: those are other memberships.
+        let led = |view: &&View<'_>| {
+            a.group(group).and_then(|it| it.leader).as_ref() == Some(view.at.user)
+        };
+        let damaged = |view: &View<'_>| self.places[view.at.node].damaged.is_some();
+        let rewritten = nodes.iter().filter(led).any(damaged);
+        (rewritten || damaged(sender) || damaged(reader)).then_some("oracle-exempt-membership-lost")
+    }
+
     /// A gap names the message; or, since a gap at the end of a process life only counts what was
     /// lost up to the next life, the gaps of that sender count at least what is missing.
     /// A gap that a crash kept from being told is on the timeline.
@@ -112,12 +225,10 @@ impl Delivery {
         let missing = self.messages.iter().filter(|(other, message)| {
             let meant = message.to.iter().any(|(_, to)| Some(*to) == device);
             // A sender whose disk went back does not count what it forgot.
-            let forgotten = self.places[message.node]
-                .damaged
-                .is_some_and(|at| at >= message.at);
             same(other)
                 && meant
-                && !forgotten
+                && !message.forgotten
+                && !message.moved
                 && !matches!(
                     message.fate,
                     Fate::Issued | Fate::TakenBack | Fate::Cancelled | Fate::Unsendable
@@ -127,9 +238,10 @@ impl Delivery {
         missing.count() as u64 <= counted
     }
 
-    /// Durable at a receiver whose disk went back: it waits behind what was acknowledged before,
-    /// until its sender speaks again.
-    fn waits_behind_the_lost(&self, id: &MessageId, view: &View<'_>) -> bool {
+    /// Durable at the receiver, behind something that was acknowledged before a disk went back, or
+    /// that its sender took to the grave: it waits until the sender speaks again, or for ever.
+    fn waits_behind_the_lost(&self, id: &MessageId, message: &Message, view: &View<'_>) -> bool {
+        let from = &self.places[message.node];
         let stream = &id.stream;
         let key = [
             &stream.conv.0[..],
@@ -137,17 +249,11 @@ impl Delivery {
             &stream.epoch.0.to_be_bytes()[..],
             &id.seq.0.to_be_bytes()[..],
         ];
-        self.places[view.at.node].damaged.is_some()
+        let lost = self.places[view.at.node].damaged.or(from.damaged);
+        (from.killed || lost.is_some())
             && view
                 .rows
                 .contains_key(&(Table::Streams, key.concat().into()))
-    }
-
-    /// A sender whose disk went back counts less than it sent: what expired at the end of an epoch
-    /// makes no gap where the receiver has more than the sender remembers.
-    fn hides_behind_the_lost(&self, id: &MessageId, message: &Message, nodes: &[View<'_>]) -> bool {
-        let ended = message.fate == Fate::Expired || failed_on_timeline(&nodes[message.node], id);
-        self.places[message.node].damaged.is_some() && ended
     }
 
     /// It failed and then the two parted: a later session of theirs owes it no gap.
@@ -163,66 +269,6 @@ impl Delivery {
         self.ending.contains(id)
             && message.conv == ConvId::between(from, to)
             && closed.is_some_and(|at| *at >= message.at)
-    }
-
-    fn is_exempt(&self, message: &Message, receiver: usize, nodes: &[View<'_>]) -> bool {
-        let (from, to) = (&self.places[message.node], &self.places[receiver]);
-        if from.killed || to.killed {
-            return true;
-        }
-        // What came or went before a disk went back.
-        let before = |place: &Place| place.damaged.is_some_and(|at| at >= message.at);
-        if before(from) || before(to) {
-            return true;
-        }
-        // A lost session or a lost membership takes later messages with it.
-        let damaged = from.damaged.is_some() || to.damaged.is_some();
-        let (sender, reader) = (&nodes[message.node], &nodes[receiver]);
-        let (Some(a), Some(b)) = (sender.endpoint, reader.endpoint) else {
-            return false;
-        };
-        let (me, you) = (sender.at.user, reader.at.user);
-        if ConvId::between(me, you) == message.conv {
-            // Of two people with many devices others may have met again.
-            let channel = |state| match state {
-                SessionState::Active { channel, .. } => Some(channel),
-                _ => None,
-            };
-            // Who went back may be in an earlier session of the two than the other.
-            let apart = channel(a.session(you)) != channel(b.session(me));
-            if damaged && (apart || !message.met.contains(&reader.at.device)) {
-                return true;
-            }
-            let open = |state, with| match state {
-                SessionState::Active { devices, .. } => devices.contains(&with),
-                _ => false,
-            };
-            return (damaged || self.parted.contains(&(me.clone(), you.clone())))
-                && !(open(a.session(you), reader.at.device)
-                    && open(b.session(me), sender.at.device));
-        }
-        let out = |user: &UserId| self.removed.get(user).is_some_and(|at| *at >= message.at);
-        let stays = |view: Option<GroupView>| {
-            view.is_some_and(|view| matches!(view.mine, Membership::Member | Membership::Leader))
-        };
-        let group = message.conv.into();
-        // A leader whose log went back admits people anew: those are other memberships.
-        let rewritten = a
-            .group(group)
-            .and_then(|view| view.leader)
-            .is_some_and(|leader| {
-                let led = |view: &&View<'_>| *view.at.user == leader;
-                nodes
-                    .iter()
-                    .filter(led)
-                    .any(|view| self.places[view.at.node].damaged.is_some())
-            });
-        rewritten
-            || damaged
-            || out(me)
-            || out(you)
-            || !stays(a.group(group))
-            || !stays(b.group(group))
     }
 }
 
