@@ -19,7 +19,7 @@ use support::*;
 
 #[tokio::test(start_paused = true)]
 async fn two_people_meet_talk_part_and_meet_again() {
-    let (broker, alice, bob, mut events, chat, answer) =
+    let (broker, _alice, bob, mut events, chat, answer) =
         pair(MemoryStore::new(), MemoryStore::new()).await;
 
     let sent = chat.send("one").await.unwrap();
@@ -151,7 +151,7 @@ async fn sends_that_wait_for_a_commit_share_the_next_one() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_store_stops_everything_at_once() {
     let disk = Moody::new();
-    let (broker, alice, bob, mut events, chat, _answer) =
+    let (broker, alice, _bob, mut events, chat, _answer) =
         pair(disk.clone(), MemoryStore::new()).await;
     let sent = chat.send("before").await.unwrap();
     soon(sent.until(Ack::Delivered)).await.unwrap();
@@ -259,7 +259,7 @@ async fn an_application_that_does_not_read_stops_the_receiving_and_loses_nothing
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_says_goodbye_and_reports() {
     let store = MemoryStore::new();
-    let (broker, alice, bob, mut events, chat, _answer) =
+    let (broker, alice, _bob, mut events, chat, _answer) =
         pair(store.clone(), MemoryStore::new()).await;
     soon(chat.send("bye").await.unwrap().until(Ack::Delivered))
         .await
@@ -362,7 +362,7 @@ async fn lost_frames_and_a_dead_broker_lose_no_message() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_message_says_why() {
-    let (broker, alice, bob, mut events, chat, _answer) =
+    let (broker, alice, _bob, _events, chat, _answer) =
         pair(MemoryStore::new(), MemoryStore::new()).await;
     broker.offline(&user("bob"));
     let mut alices = alice.events().await.unwrap();

@@ -1,5 +1,7 @@
 //! Every oracle bites: each is fed a run that breaks its rule.
 
+mod damage;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

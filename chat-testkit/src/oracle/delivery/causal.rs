@@ -35,8 +35,11 @@ impl Delivery {
         }
         let place = &self.places[at.node];
         let inbox = &place.inbox;
-        // What named an earlier cause was itself told out of order, or is lost.
+        // What named an earlier cause was itself told out of order, or is lost: a gap that a crash
+        // kept from being told is on the disk.
+        let disk = self.disks.get(&at.device);
         let names_lost = inbox.loose.contains(&stream)
+            || disk.is_some_and(|disk| disk.misses_of(&id))
             || inbox
                 .gaps
                 .iter()

@@ -62,7 +62,7 @@ impl Disk {
     }
 
     /// Something of this device is said to be missing.
-    fn misses_of(&self, id: &MessageId) -> bool {
+    pub(super) fn misses_of(&self, id: &MessageId) -> bool {
         let of = |other: &MessageId| (other.stream.device, other.stream.conv);
         self.gaps.iter().any(|(first, _)| of(first) == of(id))
     }

@@ -89,7 +89,7 @@ struct Message {
     life: u64,
     /// The process that its failure was last told in.
     failed_in: Option<u64>,
-    /// When it was first told accepted, and when its end or its delivery.
+    /// When it was first told accepted, and when it was taken back, ended or delivered.
     accepted: Option<u64>,
     ended: Option<u64>,
     /// It was told delivered.
@@ -376,7 +376,7 @@ impl Delivery {
             Act::CancelSend { id } => {
                 if let Some(message) = self.messages.get_mut(id) {
                     message.fate = Fate::TakenBack;
-                    message.ended.get_or_insert(at.now);
+                    message.ended = Some(at.now);
                 }
             }
             Act::Close { peer } | Act::Block { peer } => {
@@ -449,7 +449,7 @@ impl Delivery {
                         return Err(Violation::new("ladder", text));
                     }
                     message.fate = fate;
-                    message.ended.get_or_insert(at.now);
+                    message.ended = Some(at.now);
                 }
             }
             DeliveryEvent::Wedged { .. } => self.marks.hit("oracle-wedged"),
