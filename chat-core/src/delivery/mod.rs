@@ -277,7 +277,7 @@ impl Delivery {
         let owing: Vec<_> = self.owing.iter().copied().collect();
         for conv in owing {
             let out = &mut self.convs[conv].out;
-            out.rtt.silent = 0;
+            out.rtt.begin();
             out.hellos = 0;
             self.retry_all(conv, now);
             self.set_dues(conv, |dues| {

@@ -40,12 +40,24 @@ pub(super) struct Rtt {
     smoothed: u64,
     deviation: u64,
     pub(super) silent: u32,
+    /// How often much was repeated to somebody who answers, since the last measurement: each
+    /// doubles the wait. What comes back after a repeat measures nothing, so a line that is slower
+    /// than the wait would else be filled with repeats for ever (RFC 6298, 5.7).
+    late: u32,
 }
+
+/// The most of [`Rtt::late`].
+const MAX_LATE: u32 = 10;
+/// So many messages overdue at once are much. Fewer are what a bad line loses.
+const MUCH: usize = 16;
+/// What was measured may be waited for so many times longer than who is silent.
+const PATIENCE: u32 = 32;
 
 impl Rtt {
     /// Takes a measurement of a message that was sent once.
     pub(super) fn sample(&mut self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
+        self.late = 0;
         if self.smoothed == 0 {
             self.smoothed = took.max(1);
             self.deviation = took / 2;
@@ -54,6 +66,21 @@ impl Rtt {
             self.deviation = self.deviation - self.deviation / 4 + off / 4;
             self.smoothed = (self.smoothed - self.smoothed / 8 + took / 8).max(1);
         }
+    }
+
+    /// A round is over, in which so many messages were overdue.
+    fn round(&mut self, overdue: usize) {
+        let fills = planted("delivery-repeats-fill-the-line");
+        if overdue >= MUCH && self.silent == 0 && !fills {
+            self.late = (self.late + 1).min(MAX_LATE);
+        }
+        self.silent = self.silent.saturating_add(1);
+    }
+
+    /// A new connection, or nothing is owed any more: what was lost before says nothing.
+    pub(super) fn begin(&mut self) {
+        self.silent = 0;
+        self.late = 0;
     }
 
     /// The wait when the other side answers.
@@ -77,11 +104,13 @@ impl Rtt {
             )
         };
         let floor = (config.rto_first / 4).max(slack * 2);
-        let cap = config.rto_max.max(floor);
-        measured
+        let answers = measured
             .max(floor)
+            .saturating_mul(1 << self.late)
+            .min(config.rto_max.saturating_mul(PATIENCE));
+        answers
             .saturating_mul(1 << self.silent.min(16))
-            .min(cap)
+            .min(config.rto_max.max(answers))
     }
 }
 
@@ -311,7 +340,7 @@ impl Delivery {
             self.owing.remove(&conv);
             // Everybody answered: what comes next does not wait for what was lost before.
             if !planted("delivery-backoff-stays") {
-                self.convs[conv].out.rtt.silent = 0;
+                self.convs[conv].out.rtt.begin();
             }
         }
         let it = &self.convs[conv];
@@ -379,7 +408,7 @@ impl Delivery {
             return;
         }
         let mut sent = false;
-        let nothing_due = due.is_empty();
+        let (overdue, nothing_due) = (due.len(), due.is_empty());
         while let Some(&(_, first)) = due.first() {
             match self.bucket.take(now.mono) {
                 Ok(()) => {
@@ -413,7 +442,7 @@ impl Delivery {
         }
         let it = &mut self.convs[conv];
         if sent || nothing_due {
-            it.out.rtt.silent = it.out.rtt.silent.saturating_add(1);
+            it.out.rtt.round(overdue);
         }
         self.arm(conv, now);
         if self.owing.contains(&conv) {

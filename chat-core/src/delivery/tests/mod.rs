@@ -24,4 +24,5 @@ mod restarts;
 mod rhythm;
 mod sending;
 mod short;
+mod slow;
 mod wedge;
