@@ -104,7 +104,9 @@ fn g7_a_leader_that_signed_two_things_is_succeeded_at_once() {
 fn ig9_who_looks_for_a_lease_leads_or_hears_no_leader() {
     let (mut net, id) = group(234);
     let needs = |net: &Net, node: usize| net.nodes[node].groups.lease_needs(net.clock());
+    let due = |net: &Net, node: usize| net.nodes[node].groups.lease_due();
     let beat = GroupConfig::default().beat;
+    assert_eq!(due(&net, 1), Some(net.now + beat * 3 / 2));
     later(&mut net, beat * 3 / 2 - TICK);
     assert_eq!(needs(&net, 1), []);
     later(&mut net, TICK);
@@ -120,6 +122,7 @@ fn ig9_who_looks_for_a_lease_leads_or_hears_no_leader() {
     let mut net = Net::new(&["ann", "bob"], 235);
     let id = net.full();
     assert_eq!(needs(&net, 0), [(id, LeaseNeed::Hold)]);
+    assert_eq!(due(&net, 0), Some(Timestamp::ZERO));
     net.down(0);
-    assert_eq!(needs(&net, 0), []);
+    assert_eq!((needs(&net, 0), due(&net, 0)), (vec![], None));
 }
