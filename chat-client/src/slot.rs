@@ -71,11 +71,6 @@ impl<T: Send + 'static> Slot<T> {
             }
         }
     }
-
-    /// Lets the receiver see the end of the queue.
-    pub(crate) fn close(&mut self) {
-        self.0 = State::Closed;
-    }
 }
 
 impl<T> fmt::Debug for Slot<T> {

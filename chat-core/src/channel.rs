@@ -100,11 +100,13 @@ pub enum Class {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    let digit = |v: u8| char::from_digit(u32::from(v), 16).expect("a nibble is a hex digit");
-    bytes
-        .iter()
-        .flat_map(|b| [digit(b >> 4), digit(b & 15)])
-        .collect()
+    let digit = |v: u8| char::from(b"0123456789abcdef"[usize::from(v)]);
+    let mut text = String::with_capacity(2 * bytes.len());
+    for b in bytes {
+        text.push(digit(b >> 4));
+        text.push(digit(b & 15));
+    }
+    text
 }
 
 #[cfg(test)]

@@ -126,6 +126,7 @@ fn limits(settings: &Settings, welcome: &Welcome) -> Limits {
         resumed: welcome.session_present,
         max_frame: MAX_FRAME.min(welcome.max_packet.saturating_sub(head)),
         in_flight: settings.in_flight.min(welcome.receive_maximum),
+        aliases: welcome.topic_aliases,
         keep_alive: match welcome.keep_alive {
             None | Some(0) => settings.keep_alive,
             Some(seconds) => seconds,

@@ -11,6 +11,7 @@
 //! | `handshake`, `dial`, `tls`, `websocket` | from an address to an open connection |
 //! | `link`, `window` | one open connection |
 //! | `topic` | channels as topics |
+//! | `recent` | those of one connection, and with MQTT 5 the numbers (topic aliases) for them |
 //! | `packet` | packets; the only file that knows `rumqttc` |
 //! | `takeover`, `probe` | two programs with one client id |
 
@@ -21,6 +22,7 @@ mod handshake;
 mod link;
 mod packet;
 mod probe;
+mod recent;
 mod takeover;
 mod tls;
 mod topic;

@@ -33,6 +33,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::connector::{Lasting, Settings};
 use crate::dial::Carrier;
 use crate::packet::{Codec, Id, Packet, Publish};
+use crate::recent::{Addresses, Channels};
 use crate::topic::Topics;
 use crate::window::{Asked, Window};
 use crate::{MAX_FRAME, Version};
@@ -57,6 +58,8 @@ pub(crate) struct Limits {
     pub(crate) resumed: bool,
     pub(crate) max_frame: usize,
     pub(crate) in_flight: u16,
+    /// Topics that may be named by a number.
+    pub(crate) aliases: u16,
     /// Seconds.
     pub(crate) keep_alive: u16,
     /// It keeps last values.
@@ -209,6 +212,7 @@ impl Link {
     // The reader.
 
     async fn read(&self, mut half: ReadHalf<Carrier>, mut buf: BytesMut, mut codec: Codec) -> End {
+        let mut channels = Channels::default();
         loop {
             loop {
                 let packet = match codec.next(&mut buf) {
@@ -216,7 +220,7 @@ impl Link {
                     Ok(None) => break,
                     Err(error) => return End::For(error.into()),
                 };
-                if let Err(end) = self.handle(packet).await {
+                if let Err(end) = self.handle(packet, &mut channels).await {
                     return end;
                 }
             }
@@ -240,21 +244,29 @@ impl Link {
         }
     }
 
-    async fn handle(&self, packet: Packet) -> Result<(), End> {
+    async fn handle(&self, packet: Packet, channels: &mut Channels) -> Result<(), End> {
         match packet {
             Packet::Publish {
                 topic,
                 payload,
                 id,
                 retained,
-            } => self.handle_publish(&topic, payload, id, retained).await,
+            } => {
+                let channel = self.channel(&topic, channels);
+                self.handle_publish(channel, payload, id, retained).await
+            }
             Packet::Oversize(id) => self.drop_foreign(id),
             Packet::PubAck(id, outcome) => {
-                let token = self.state().window.frame(id);
+                let (waits, token) = {
+                    let mut state = self.state();
+                    (!state.window.has_room(), state.window.frame(id))
+                };
                 let Some(token) = token else {
                     return Ok(());
                 };
-                self.to_write.notify_one();
+                if waits {
+                    self.to_write.notify_one();
+                }
                 self.deliver(Inbound::Sent { token, outcome }).await
             }
             Packet::SubAck(id, granted) => {
@@ -276,19 +288,25 @@ impl Link {
         }
     }
 
+    fn channel(&self, topic: &[u8], channels: &mut Channels) -> Option<Channel> {
+        if let Some(channel) = channels.known(topic) {
+            return Some(channel);
+        }
+        let hashed = (self.lasting.hashed)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let channel = self.topics.channel(topic, &hashed)?;
+        channels.learn(topic, &channel);
+        Some(channel)
+    }
+
     async fn handle_publish(
         &self,
-        topic: &[u8],
+        channel: Option<Channel>,
         bytes: Bytes,
         id: Option<Id>,
         retained: bool,
     ) -> Result<(), End> {
-        let channel = {
-            let hashed = (self.lasting.hashed)
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            self.topics.channel(topic, &hashed)
-        };
         let Some(channel) = channel.filter(|_| bytes.len() <= MAX_FRAME) else {
             return self.drop_foreign(id);
         };
@@ -357,12 +375,17 @@ impl Link {
 
     async fn tell(&self) -> End {
         loop {
-            let next = self.state().told.pop_front();
+            let (waits, next) = {
+                let mut state = self.state();
+                (state.told.len() >= MAX_TOLD, state.told.pop_front())
+            };
             let Some((token, outcome)) = next else {
                 self.to_tell.notified().await;
                 continue;
             };
-            self.to_write.notify_one();
+            if waits {
+                self.to_write.notify_one();
+            }
             if self
                 .inbound
                 .send_inbound(Inbound::Sent { token, outcome })
@@ -375,14 +398,24 @@ impl Link {
     }
 
     fn told(&self, token: Token, outcome: SendOutcome) {
-        self.state().told.push_back((token, outcome));
-        self.to_tell.notify_one();
+        let mut state = self.state();
+        let item = Inbound::Sent { token, outcome };
+        let item = match state.told.is_empty() {
+            true => self.inbound.try_send_inbound(item),
+            false => Ok(Some(item)),
+        };
+        // Where the client has gone, nobody is to be told.
+        if let Ok(Some(Inbound::Sent { token, outcome })) = item {
+            state.told.push_back((token, outcome));
+            self.to_tell.notify_one();
+        }
     }
 
     // The writer.
 
     async fn write(&self, mut half: WriteHalf<Carrier>, mut outbound: OutboundHalf) -> End {
         let codec = Codec::new(self.version, 0);
+        let mut addresses = Addresses::new(self.limits.aliases);
         let mut out = BytesMut::new();
         let mut unwritten = Vec::new();
         let mut wrote = Instant::now();
@@ -402,7 +435,8 @@ impl Link {
             }
             let mut next = item;
             while let Some(item) = next {
-                if let Err(end) = self.start(item, &codec, &mut out, &mut unwritten) {
+                let started = self.start(item, &codec, &mut addresses, &mut out, &mut unwritten);
+                if let Err(end) = started {
                     return end;
                 }
                 let more = out.len() < BATCH_BYTES && self.has_room();
@@ -456,6 +490,7 @@ impl Link {
         &self,
         item: Outbound,
         codec: &Codec,
+        addresses: &mut Addresses,
         out: &mut BytesMut,
         unwritten: &mut Vec<Token>,
     ) -> Result<(), End> {
@@ -487,8 +522,9 @@ impl Link {
                         .unwrap_or_else(PoisonError::into_inner)
                         .said(&self.me.client_id, bytes.clone());
                 }
+                let topic = || self.topics.topic(&channel, &self.me.user);
                 let publish = Publish {
-                    topic: &self.topics.topic(&channel, &self.me.user),
+                    address: addresses.of(&channel, topic),
                     payload: bytes,
                     id,
                     retain: last_value && self.limits.retain,

@@ -13,6 +13,7 @@ use rumqttc::mqttbytes as v4;
 use rumqttc::v5::mqttbytes as v5;
 
 use crate::Version;
+use crate::recent::Address;
 
 /// What a CONNECT says.
 pub(crate) struct Connect<'a> {
@@ -40,6 +41,7 @@ pub(crate) struct Will<'a> {
 pub(crate) struct Welcome {
     pub(crate) session_present: bool,
     pub(crate) receive_maximum: u16,
+    pub(crate) topic_aliases: u16,
     pub(crate) max_packet: usize,
     pub(crate) keep_alive: Option<u16>,
     pub(crate) retain: bool,
@@ -48,8 +50,8 @@ pub(crate) struct Welcome {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Id(pub(crate) u16);
 
-pub(crate) struct Publish<'a> {
-    pub(crate) topic: &'a str,
+pub(crate) struct Publish {
+    pub(crate) address: Address,
     pub(crate) payload: Bytes,
     /// At least once; without one at most once.
     pub(crate) id: Option<Id>,
@@ -128,7 +130,7 @@ impl Codec {
     }
 
     /// Appends a PUBLISH.
-    pub(crate) fn publish(&self, publish: Publish<'_>, out: &mut BytesMut) {
+    pub(crate) fn publish(&self, publish: Publish, out: &mut BytesMut) {
         let id = publish.id.map_or(0, |id| id.0);
         let written = match self.version {
             Version::V5 => v5::v5::Publish {
@@ -138,10 +140,16 @@ impl Codec {
                     None => v5::QoS::AtMostOnce,
                 },
                 retain: publish.retain,
-                topic: Bytes::copy_from_slice(publish.topic.as_bytes()),
+                topic: publish.address.topic,
                 pkid: id,
                 payload: publish.payload,
-                properties: None,
+                properties: publish
+                    .address
+                    .alias
+                    .map(|alias| v5::v5::PublishProperties {
+                        topic_alias: Some(alias.get()),
+                        ..v5::v5::PublishProperties::default()
+                    }),
             }
             .write(out)
             .map_err(malformed),
@@ -152,7 +160,8 @@ impl Codec {
                     None => v4::QoS::AtMostOnce,
                 },
                 retain: publish.retain,
-                topic: publish.topic.to_owned(),
+                topic: String::from_utf8(publish.address.topic.into())
+                    .expect("topics of ours are ASCII"),
                 pkid: id,
                 payload: publish.payload,
             }
@@ -449,6 +458,7 @@ fn v5_welcome(mut bytes: BytesMut) -> Result<Welcome, TransportError> {
     Ok(Welcome {
         session_present: ack.session_present,
         receive_maximum: limits.and_then(|p| p.receive_max).unwrap_or(u16::MAX),
+        topic_aliases: limits.and_then(|p| p.topic_alias_max).unwrap_or(0),
         max_packet: limits
             .and_then(|p| p.max_packet_size)
             .and_then(|size| usize::try_from(size).ok())
@@ -468,6 +478,7 @@ fn v4_welcome(mut bytes: BytesMut) -> Result<Welcome, TransportError> {
         Code::Success => Ok(Welcome {
             session_present: ack.session_present,
             receive_maximum: u16::MAX,
+            topic_aliases: 0,
             max_packet: usize::MAX,
             keep_alive: None,
             retain: true,

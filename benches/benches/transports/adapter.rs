@@ -2,6 +2,7 @@
 
 use core::future::poll_fn;
 use core::task::{Context, Poll};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,25 +13,34 @@ use chat_client::transport::{
 };
 use chat_core::channel::{Channel, Class};
 use chat_core::id::{DeviceId, GroupId, UserId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use crate::path::{Open, Path, Tally};
 
-/// Messages that wait for the connection.
-const QUEUE: usize = 1_024;
 /// Deliveries taken before what they caused is written.
 const TURN: usize = 32;
 
+/// What waits for the publisher's connection: as much as the load has under way.
+#[derive(Default)]
+struct Waiting {
+    messages: RefCell<VecDeque<String>>,
+    more: Notify,
+}
+
 struct Adapter {
-    queue: mpsc::Sender<String>,
+    waiting: Rc<Waiting>,
     _tasks: JoinSet<()>,
 }
 
 #[async_trait::async_trait(?Send)]
 impl Path for Adapter {
     async fn send(&mut self, message: String) {
-        self.queue.send(message).await.expect("its task runs");
+        let mut messages = self.waiting.messages.borrow_mut();
+        if messages.is_empty() {
+            self.waiting.more.notify_one();
+        }
+        messages.push_back(message);
     }
 }
 
@@ -106,10 +116,11 @@ pub(crate) async fn open(
         subscribed.await.expect("the broker confirms");
     }
     let line = Line::connect(&*connector, name, 0).await;
-    let (queue, messages) = mpsc::channel(QUEUE);
+    let waiting = Rc::new(Waiting::default());
+    let messages = Rc::clone(&waiting);
     tasks.spawn_local(publisher(line, channel, class, messages, Rc::clone(&tally)));
     let path = Box::new(Adapter {
-        queue,
+        waiting,
         _tasks: tasks,
     });
     Open { path, tally }
@@ -138,15 +149,13 @@ async fn publisher(
     mut line: Line,
     channel: Channel,
     class: Class,
-    mut messages: mpsc::Receiver<String>,
+    waiting: Rc<Waiting>,
     tally: Rc<Tally>,
 ) {
     let mut token = 0;
     loop {
         let inbound = poll_fn(|cx| {
-            while line.out.len() < QUEUE
-                && let Poll::Ready(Some(message)) = messages.poll_recv(cx)
-            {
+            while let Some(message) = waiting.messages.borrow_mut().pop_front() {
                 token += 1;
                 line.out.push_back(Outbound::Send {
                     token: Token(token),
@@ -160,9 +169,15 @@ async fn publisher(
             }
             line.poll(cx)
         });
-        if let Inbound::Sent { outcome, .. } = inbound.await {
-            assert_eq!(outcome, SendOutcome::Accepted);
-            tally.confirm();
+        tokio::select! {
+            biased;
+            () = waiting.more.notified() => {}
+            inbound = inbound => {
+                if let Inbound::Sent { outcome, .. } = inbound {
+                    assert_eq!(outcome, SendOutcome::Accepted);
+                    tally.confirm();
+                }
+            }
         }
     }
 }

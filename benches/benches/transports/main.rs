@@ -94,12 +94,18 @@ const ROWS: [Row; 3] = [
     },
 ];
 
+const EPHEMERAL: &str = "adapter, ephemeral";
+const DURABLE: &str = "adapter, durable";
+const MEMORY: &str = "clients, memory";
+const DISK: &str = "clients, disk";
+
 /// How much is measured.
 struct Plan {
     subscribers: [usize; 2],
     rounds: usize,
-    /// Deliveries per round with many messages under way.
-    deliveries: u64,
+    /// Deliveries per round with many messages under way: of what has no rows, of clients with rows
+    /// in memory, of clients with rows on disk.
+    deliveries: [u64; 3],
     window: u64,
     /// Messages one by one, per round.
     single: u64,
@@ -108,7 +114,7 @@ struct Plan {
 const FULL: Plan = Plan {
     subscribers: [1, 50],
     rounds: 5,
-    deliveries: 4_000,
+    deliveries: [20_000, 8_000, 4_000],
     window: 256,
     single: 40,
 };
@@ -116,7 +122,7 @@ const FULL: Plan = Plan {
 const TRIAL: Plan = Plan {
     subscribers: [1, 2],
     rounds: 1,
-    deliveries: 100,
+    deliveries: [100, 100, 100],
     window: 64,
     single: 3,
 };
@@ -129,9 +135,12 @@ fn main() {
         return peers::serve(server, connections.parse().expect("a number"));
     }
     let plan = if benches::measuring() { FULL } else { TRIAL };
-    // `cargo bench --bench transports -- mosquitto 50` measures one of them, to 50.
+    // `cargo bench --bench transports -- mosquitto 50` measures one of them, to 50; another word
+    // leaves out all paths but those whose names hold it.
     let words = args[1..].iter().filter(|arg| !arg.starts_with('-'));
-    let (sizes, names): (Vec<_>, Vec<_>) = words.partition(|arg| arg.parse::<usize>().is_ok());
+    let (sizes, words): (Vec<_>, Vec<_>) = words.partition(|arg| arg.parse::<usize>().is_ok());
+    let is_row = |word: &&String| ROWS.iter().any(|row| row.name.contains(word.as_str()));
+    let (names, only): (Vec<_>, Vec<_>) = words.into_iter().partition(is_row);
     let named =
         |row: &&Row| names.is_empty() || names.iter().any(|arg| row.name.contains(arg.as_str()));
     let sized = |subscribers: &usize| sizes.is_empty() || sizes.contains(&&subscribers.to_string());
@@ -143,7 +152,7 @@ fn main() {
                 .build()
                 .expect("a runtime");
             let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, section(&plan, row, subscribers));
+            local.block_on(&runtime, section(&plan, row, subscribers, &only));
         }
     }
 }
@@ -152,6 +161,8 @@ fn main() {
 struct Figures {
     name: String,
     open: Open,
+    /// Messages per round.
+    messages: u64,
     /// Deliveries per second.
     rate: Vec<f64>,
     /// CPU microseconds per delivery of this process, and of the broker.
@@ -160,14 +171,18 @@ struct Figures {
     delays: Vec<Duration>,
 }
 
-async fn section(plan: &Plan, row: &Row, subscribers: usize) {
+async fn section(plan: &Plan, row: &Row, subscribers: usize, only: &[&String]) {
     let servers = (row.start)();
     let connector = (row.connector)(&servers);
     let mut paths = Vec::new();
-    let mut add = |name: &str, open: Open| {
+    let wanted =
+        |name: &str| only.is_empty() || only.iter().any(|word| name.contains(word.as_str()));
+    let mut add = |name: &str, size: usize, open: Open| {
+        let messages = plan.deliveries[size] / subscribers as u64;
         paths.push(Figures {
             name: name.to_owned(),
             open,
+            messages: messages.max(plan.window),
             rate: Vec::new(),
             ours: Vec::new(),
             broker: Vec::new(),
@@ -175,30 +190,32 @@ async fn section(plan: &Plan, row: &Row, subscribers: usize) {
         });
     };
     for (name, acked) in row.raw.iter().zip([false, true]) {
-        add(name, (row.open)(&servers, acked, subscribers).await);
+        if wanted(name) {
+            add(name, 0, (row.open)(&servers, acked, subscribers).await);
+        }
     }
-    for (name, class) in [
-        ("adapter, ephemeral", Class::Ephemeral),
-        ("adapter, durable", Class::Durable),
+    for (name, class) in [(EPHEMERAL, Class::Ephemeral), (DURABLE, Class::Durable)] {
+        if wanted(name) {
+            let user = format!("adapter-{}", class == Class::Durable);
+            let open = adapter::open(connector.clone(), &user, class, subscribers).await;
+            add(name, 0, open);
+        }
+    }
+    for (name, size, kind) in [
+        ("clients, unsigned, memory", 1, Kind::Unsigned),
+        (MEMORY, 1, Kind::Memory),
+        (DISK, 2, Kind::Disk),
     ] {
-        let user = format!("adapter-{}", class == Class::Durable);
-        let open = adapter::open(connector.clone(), &user, class, subscribers).await;
-        add(name, open);
+        if wanted(name) {
+            let open = clients::open(connector.clone(), "client", kind, subscribers).await;
+            add(name, size, open);
+        }
     }
-    for (name, kind) in [
-        ("clients, unsigned, memory", Kind::Unsigned),
-        ("clients, memory", Kind::Memory),
-        ("clients, disk", Kind::Disk),
-    ] {
-        let open = clients::open(connector.clone(), "client", kind, subscribers).await;
-        add(name, open);
-    }
-    let messages = (plan.deliveries / subscribers as u64).max(plan.window);
-    let deliveries = (messages * subscribers as u64) as f64;
     for _ in 0..plan.rounds {
         for path in &mut paths {
+            let deliveries = (path.messages * subscribers as u64) as f64;
             let (broker, ours, wall) = (servers.cpu(), process_cpu(), Instant::now());
-            path.open.carry(messages, plan.window).await;
+            path.open.carry(path.messages, plan.window).await;
             path.rate.push(deliveries / wall.elapsed().as_secs_f64());
             let micros = |spent: Duration| spent.as_secs_f64() * 1e6 / deliveries;
             path.ours.push(micros(process_cpu() - ours));
@@ -232,25 +249,29 @@ fn report(row: &Row, subscribers: usize, paths: &mut [Figures]) {
         );
     }
     // Ratios are taken round by round: neighbours disturb both sides of one alike.
-    let ratio = |a: usize, b: usize| {
-        let pairs = paths[a].rate.iter().zip(&paths[b].rate);
+    let ratio = |a: &Figures, b: &Figures| {
+        let pairs = a.rate.iter().zip(&b.rate);
         let rates: Vec<f64> = pairs.map(|(a, b)| a / b).collect();
         let cpu = |path: &Figures| -> Vec<f64> {
             let both = path.ours.iter().zip(&path.broker);
             both.map(|(ours, broker)| ours + broker).collect()
         };
-        let (a, b) = (cpu(&paths[a]), cpu(&paths[b]));
+        let (a, b) = (cpu(a), cpu(b));
         let spent: Vec<f64> = a.iter().zip(&b).map(|(a, b)| b / a).collect();
         (median(&rates), median(&spent))
     };
-    for (what, a, b) in [
-        ("adapter, ephemeral / raw", 2, 0),
-        ("adapter, durable / raw with acks", 3, 1),
-        ("clients, memory / raw with acks", 5, 1),
-        ("clients, disk / raw with acks", 6, 1),
+    let find = |name: &str| paths.iter().find(|path| path.name == name);
+    for (what, raw) in [
+        (EPHEMERAL, row.raw[0]),
+        (DURABLE, row.raw[1]),
+        (MEMORY, row.raw[1]),
+        (DISK, row.raw[1]),
     ] {
-        let (rate, spent) = ratio(a, b);
-        println!("{what:<36} {rate:>6.2} of its rate, {spent:>6.2} by CPU time");
+        if let (Some(ours), Some(raw)) = (find(what), find(raw)) {
+            let (rate, spent) = ratio(ours, raw);
+            let pair = format!("{what} / {}", raw.name);
+            println!("{pair:<46} {rate:>6.2} of its rate, {spent:>6.2} by CPU time");
+        }
     }
     println!("lost 0, doubled 0, reordered 0");
 }

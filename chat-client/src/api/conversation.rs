@@ -5,7 +5,7 @@ use chat_core::delivery::{Ack, SortKey, Unsendable};
 use chat_core::id::{ConvId, MessageId, TxnId};
 
 use super::{Client, ClientError, Failed, SendError, TimelineBuilder};
-use crate::driver::{Follower, Progress};
+use crate::driver::Follower;
 
 /// A conversation: of two ([`Chat`](super::Chat)) or a group ([`Room`](super::Room)).
 #[derive(Clone, Debug)]
@@ -187,8 +187,7 @@ impl Sent {
     /// # Cancel safety
     /// Safe.
     pub async fn until(&self, ack: Ack) -> Result<(), Failed> {
-        let done = move |it: &Progress| it.failed.is_some() || it.ack >= ack;
-        let Some(reached) = self.progress.until(done).await else {
+        let Some(reached) = self.progress.until(ack).await else {
             return Err(self.client.fate().into());
         };
         match &reached.failed {

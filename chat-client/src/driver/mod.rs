@@ -41,7 +41,7 @@ use crate::store::Store;
 use crate::transport::{Connector, Inbound, SendOutcome};
 
 pub(crate) use told::{Board, FEED, Feed, JoinEnd, Told};
-pub(crate) use track::{Follower, Progress};
+pub(crate) use track::Follower;
 
 /// Turns of the loop before the task yields.
 const MAX_TURNS: u32 = 16;

@@ -11,14 +11,15 @@
 //! oldest are left out and counted.
 
 use core::task::{Context, Poll};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chat_core::Event;
 use chat_core::delivery::{Ack, DeliveryEvent, SortKey};
 use chat_core::group::GroupEvent;
-use chat_core::id::{ConvId, GroupId, MessageId, Seq, UserId};
+use chat_core::id::{ConvId, GroupId, MessageId, Seq, StreamId, UserId};
 use chat_core::link::LinkState;
 use chat_core::session::{CloseReason, SessionEvent};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -99,7 +100,8 @@ pub(crate) struct Board {
     early_missed: u64,
     opened: bool,
     feeds: BTreeMap<ConvId, Vec<Feeding>>,
-    progress: BTreeMap<MessageId, Track>,
+    /// By stream first: of ids of one stream only the end differs.
+    progress: BTreeMap<StreamId, BTreeMap<Seq, Track>>,
     progress_order: VecDeque<MessageId>,
     chats: BTreeMap<UserId, Vec<ChatWaiter>>,
     joins: BTreeMap<GroupId, Vec<JoinWaiter>>,
@@ -151,15 +153,20 @@ impl Board {
 
     /// Follows a message of ours.
     pub(crate) fn follow(&mut self, id: MessageId) -> Follower {
-        if let Some(progress) = self.progress.get(&id) {
+        if let Some(progress) = self.track(&id) {
             return progress.follow();
         }
         self.forget_progress();
         let track = Track::new();
         let follower = track.follow();
-        self.progress.insert(id, track);
+        let stream = self.progress.entry(id.stream).or_default();
+        stream.insert(id.seq, track);
         self.progress_order.push_back(id);
         follower
+    }
+
+    fn track(&self, id: &MessageId) -> Option<&Track> {
+        self.progress.get(&id.stream)?.get(&id.seq)
     }
 
     /// Makes room for one more. A message that somebody follows is passed over: those are bounded
@@ -170,12 +177,15 @@ impl Board {
             let Some(oldest) = self.progress_order.pop_front() else {
                 return;
             };
-            let followed = self.progress.get(&oldest).is_some_and(Track::is_followed);
+            let followed = self.track(&oldest).is_some_and(Track::is_followed);
             if followed {
                 self.progress_order.push_back(oldest);
                 passed += 1;
-            } else {
-                self.progress.remove(&oldest);
+            } else if let Entry::Occupied(mut stream) = self.progress.entry(oldest.stream) {
+                stream.get_mut().remove(&oldest.seq);
+                if stream.get().is_empty() {
+                    stream.remove();
+                }
             }
         }
     }
@@ -331,7 +341,7 @@ impl Board {
             DeliveryEvent::Gap { conv, sort, .. } => self.feed(*conv, *sort),
             DeliveryEvent::Progress { id, ack } => self.progressed(id, *ack),
             DeliveryEvent::Failed { id, why } => {
-                if let Some(progress) = self.progress.get(id) {
+                if let Some(progress) = self.track(id) {
                     progress.failed(why.clone());
                 }
             }
@@ -345,9 +355,10 @@ impl Board {
             Ack::Displayed => Seq(0),
             _ => id.seq,
         };
-        let first = MessageId { seq: first, ..*id };
-        for (_, progress) in self.progress.range(first..=*id) {
-            progress.reached(ack);
+        if let Some(stream) = self.progress.get(&id.stream) {
+            for (_, progress) in stream.range(first..=id.seq) {
+                progress.reached(ack);
+            }
         }
     }
 

@@ -18,17 +18,22 @@ pub(crate) struct Progress {
 }
 
 #[derive(Debug)]
+struct Known {
+    progress: Progress,
+    /// The least that a follower waits for; short of it nobody is woken.
+    awaited: Option<Ack>,
+}
+
+#[derive(Debug)]
 struct Shared {
-    progress: Mutex<Progress>,
+    known: Mutex<Known>,
     over: AtomicBool,
     changed: Notify,
 }
 
 impl Shared {
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        (self.progress)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -43,7 +48,10 @@ impl Track {
             failed: None,
         };
         Self(Arc::new(Shared {
-            progress: Mutex::new(queued),
+            known: Mutex::new(Known {
+                progress: queued,
+                awaited: None,
+            }),
             over: AtomicBool::new(false),
             changed: Notify::new(),
         }))
@@ -59,16 +67,20 @@ impl Track {
 
     /// It got as far as `ack`; what failed gets no further.
     pub(crate) fn reached(&self, ack: Ack) {
-        let mut progress = self.0.progress();
-        if progress.failed.is_none() && progress.ack < ack {
-            progress.ack = ack;
-            drop(progress);
-            self.0.changed.notify_waiters();
+        let mut known = self.0.known();
+        if known.progress.failed.is_none() && known.progress.ack < ack {
+            known.progress.ack = ack;
+            // Who waits for more says so again.
+            let woken = known.awaited.take_if(|awaited| *awaited <= ack).is_some();
+            drop(known);
+            if woken {
+                self.0.changed.notify_waiters();
+            }
         }
     }
 
     pub(crate) fn failed(&self, why: FailReason) {
-        self.0.progress().failed = Some(why);
+        self.0.known().progress.failed = Some(why);
         self.0.changed.notify_waiters();
     }
 }
@@ -87,21 +99,25 @@ pub(crate) struct Follower(Arc<Shared>);
 impl Follower {
     /// As known now.
     pub(crate) fn progress(&self) -> Progress {
-        self.0.progress().clone()
+        self.0.known().progress.clone()
     }
 
-    /// Waits until `done` holds; `None` when it does not and nobody will say more.
+    /// Waits until it got as far as `ack`, or failed; `None` when it did not and nobody will say
+    /// more.
     ///
     /// Cancel safe.
-    pub(crate) async fn until(&self, done: impl Fn(&Progress) -> bool + Send) -> Option<Progress> {
+    pub(crate) async fn until(&self, ack: Ack) -> Option<Progress> {
         loop {
             let mut changed = pin!(self.0.changed.notified());
             // From here on no change is missed.
             changed.as_mut().enable();
             let over = self.0.over.load(Ordering::Acquire);
-            let progress = self.progress();
-            if done(&progress) {
-                return Some(progress);
+            {
+                let mut known = self.0.known();
+                if known.progress.failed.is_some() || known.progress.ack >= ack {
+                    return Some(known.progress.clone());
+                }
+                known.awaited = Some(known.awaited.map_or(ack, |awaited| awaited.min(ack)));
             }
             if over {
                 return None;
@@ -126,18 +142,22 @@ mod tests {
         let track = Track::new();
         let (first, second) = (track.follow(), track.follow());
         assert!(track.is_followed());
-        let waiting = tokio::spawn(async move { first.until(|it| it.ack >= Ack::Delivered).await });
-        let never = tokio::spawn(async move { second.until(|it| it.failed.is_some()).await });
+        let third = track.follow();
+        let waiting = tokio::spawn(async move { first.until(Ack::Delivered).await });
+        let early = tokio::spawn(async move { third.until(Ack::HandedOff).await });
+        let never = tokio::spawn(async move { second.until(Ack::Displayed).await });
         tokio::task::yield_now().await;
         track.reached(Ack::HandedOff);
         track.reached(Ack::Delivered);
         track.reached(Ack::HandedOff);
         let seen = timeout(DEADLINE, waiting).await.unwrap().unwrap().unwrap();
         assert_eq!(seen.ack, Ack::Delivered);
+        let seen = timeout(DEADLINE, early).await.unwrap().unwrap().unwrap();
+        assert!(seen.ack >= Ack::HandedOff);
         let late = track.follow();
         drop(track);
         assert!(timeout(DEADLINE, never).await.unwrap().unwrap().is_none());
-        let known = late.until(|it| it.ack == Ack::Delivered).await;
+        let known = late.until(Ack::Delivered).await;
         assert!(known.is_some(), "what was said before counts");
     }
 
@@ -147,7 +167,7 @@ mod tests {
         let follower = track.follow();
         track.failed(FailReason::Expired);
         track.reached(Ack::Delivered);
-        let ended = follower.until(|it| it.failed.is_some()).await.unwrap();
+        let ended = follower.until(Ack::Delivered).await.unwrap();
         assert_eq!(ended.ack, Ack::Queued);
         drop(follower);
         assert!(!track.is_followed());

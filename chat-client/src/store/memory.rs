@@ -10,7 +10,8 @@ use chat_core::effect::{Row, RowOp, Table};
 
 use super::{Range, Store, StoreError};
 
-type Rows = BTreeMap<(Table, Bytes), Bytes>;
+/// A map for each table, in the order of [`Table::ALL`].
+type Rows = [BTreeMap<Bytes, Bytes>; Table::ALL.len()];
 
 /// A store in memory. Clones share the rows: opening one again is cloning it.
 #[derive(Clone, Default)]
@@ -30,12 +31,12 @@ impl MemoryStore {
 
     /// How many rows it holds.
     pub fn len(&self) -> usize {
-        self.rows().len()
+        self.rows().iter().map(BTreeMap::len).sum()
     }
 
     /// True when it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.rows().is_empty()
+        self.rows().iter().all(BTreeMap::is_empty)
     }
 
     fn rows(&self) -> MutexGuard<'_, Rows> {
@@ -55,16 +56,18 @@ impl fmt::Debug for MemoryStore {
 impl Store for MemoryStore {
     async fn load(&self) -> Result<Vec<Row>, StoreError> {
         let rows = self.rows();
-        let loaded = rows.iter().filter(|((table, _), _)| !table.is_on_demand());
-        Ok(loaded.map(row).collect())
+        let tables = Table::ALL.into_iter().zip(rows.iter());
+        let loaded = tables.filter(|(table, _)| !table.is_on_demand());
+        let loaded = loaded.flat_map(|(table, rows)| rows.iter().map(row(table)));
+        Ok(loaded.collect())
     }
 
     async fn commit(&self, batches: Vec<Vec<RowOp>>) -> Result<(), StoreError> {
         let mut rows = self.rows();
         for op in batches.into_iter().flatten() {
             match op {
-                RowOp::Put { table, key, value } => rows.insert((table, key), value),
-                RowOp::Delete { table, key } => rows.remove(&(table, key)),
+                RowOp::Put { table, key, value } => rows[place(table)].insert(key, value),
+                RowOp::Delete { table, key } => rows[place(table)].remove(&key),
             };
         }
         Ok(())
@@ -75,16 +78,10 @@ impl Store for MemoryStore {
         let Some((low, high)) = range.bounds() else {
             return Ok(Vec::new());
         };
-        let bound = |bound: core::ops::Bound<Bytes>| bound.map(|key| (range.table, key));
         // A prefix without an upper bound ends where the keys stop having it.
-        let inside = |entry: &(&(Table, Bytes), &Bytes)| {
-            entry.0.0 == range.table && entry.0.1.starts_with(&range.prefix)
-        };
-        let high = match high {
-            core::ops::Bound::Unbounded => after_table(range.table),
-            high => bound(high),
-        };
-        let found = rows.range((bound(low), high));
+        let inside = |(key, _): &(&Bytes, &Bytes)| key.starts_with(&range.prefix);
+        let found = rows[place(range.table)].range((low, high));
+        let row = row(range.table);
         Ok(if range.newest_first {
             let found = found.rev().take_while(inside);
             found.take(range.limit).map(row).collect()
@@ -95,16 +92,14 @@ impl Store for MemoryStore {
     }
 }
 
-fn after_table(table: Table) -> core::ops::Bound<(Table, Bytes)> {
-    let next = Table::ALL.into_iter().find(|next| *next > table);
-    next.map_or(core::ops::Bound::Unbounded, |next| {
-        core::ops::Bound::Excluded((next, Bytes::new()))
-    })
+fn place(table: Table) -> usize {
+    let place = Table::ALL.iter().position(|it| *it == table);
+    place.expect("all tables are listed")
 }
 
-fn row(((table, key), value): (&(Table, Bytes), &Bytes)) -> Row {
-    Row {
-        table: *table,
+fn row(table: Table) -> impl Fn((&Bytes, &Bytes)) -> Row {
+    move |(key, value)| Row {
+        table,
         key: key.clone(),
         value: value.clone(),
     }

@@ -5,28 +5,26 @@
 //!
 //! The writer flushes whenever its queue is empty: [`Transport::poll_flush`] has nothing to do.
 
+use core::future::poll_fn;
 use core::task::{Context, Poll};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::mpsc;
-
+use super::queue::{Receiver, Refused, Sender, queue};
 use super::{Capabilities, Inbound, Outbound, Transport, TransportError};
-use crate::slot::Slot;
 
 /// A transport with `capacity` places in each direction, and the side that does the I/O.
 ///
 /// Size it above the number of frames that a broker may have in flight towards us: a reader that
 /// waits for room cannot answer keep-alives.
 pub fn channel(caps: &'static Capabilities, capacity: usize) -> (ChannelTransport, IoSide) {
-    let (out, outbound) = mpsc::channel(capacity);
-    let (inbound_sender, inbound) = mpsc::channel(capacity);
+    let (out, outbound) = queue(capacity);
+    let (inbound_sender, inbound) = queue(capacity);
     let dropped = Arc::new(AtomicU64::new(0));
     let transport = ChannelTransport {
         caps,
-        out: Slot::new(out),
+        out: Some(out),
         inbound,
-        closing: false,
         dropped: dropped.clone(),
     };
     let io = IoSide {
@@ -48,9 +46,9 @@ pub struct Dropped;
 #[derive(Debug)]
 pub struct ChannelTransport {
     caps: &'static Capabilities,
-    out: Slot<Outbound>,
-    inbound: mpsc::Receiver<Result<Inbound, TransportError>>,
-    closing: bool,
+    /// `None` once it closes.
+    out: Option<Sender<Outbound>>,
+    inbound: Receiver<Result<Inbound, TransportError>>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -73,13 +71,15 @@ impl Transport for ChannelTransport {
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        self.out
-            .poll_ready(cx)
-            .map_err(|_gone| TransportError::lost())
+        let Some(out) = &self.out else {
+            return Poll::Ready(Err(TransportError::lost()));
+        };
+        out.poll_room(cx).map_err(|_gone| TransportError::lost())
     }
 
     fn start_send(&mut self, item: Outbound) -> Result<(), TransportError> {
-        self.out.put(item).map_err(|_item| TransportError::lost())
+        let out = self.out.as_ref().ok_or_else(TransportError::lost)?;
+        out.try_send(item).map_err(|_item| TransportError::lost())
     }
 
     fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
@@ -88,10 +88,7 @@ impl Transport for ChannelTransport {
 
     /// Waits until the I/O side has written everything and dropped its halves.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        if !self.closing {
-            self.closing = true;
-            self.out.close();
-        }
+        self.out = None;
         loop {
             match self.inbound.poll_recv(cx) {
                 Poll::Ready(Some(Ok(_))) => {}
@@ -115,7 +112,7 @@ pub struct IoSide {
 /// What the client hands down.
 #[derive(Debug)]
 pub struct OutboundHalf {
-    queue: mpsc::Receiver<Outbound>,
+    queue: Receiver<Outbound>,
 }
 
 impl OutboundHalf {
@@ -125,19 +122,19 @@ impl OutboundHalf {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn recv_outbound(&mut self) -> Option<Outbound> {
-        self.queue.recv().await
+        poll_fn(|cx| self.queue.poll_recv(cx)).await
     }
 
     /// One more item if one is queued, to write several with one flush.
     pub fn try_recv_outbound(&mut self) -> Option<Outbound> {
-        self.queue.try_recv().ok()
+        self.queue.try_recv()
     }
 }
 
 /// What comes up to the client.
 #[derive(Clone, Debug)]
 pub struct InboundHalf {
-    queue: mpsc::Sender<Result<Inbound, TransportError>>,
+    queue: Sender<Result<Inbound, TransportError>>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -159,8 +156,8 @@ impl InboundHalf {
     /// [`Dropped`]: end the connection.
     pub fn try_send_inbound(&self, item: Inbound) -> Result<Option<Inbound>, Dropped> {
         match self.queue.try_send(Ok(item)) {
-            Err(mpsc::error::TrySendError::Full(Ok(item))) => Ok(Some(item)),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(Dropped),
+            Err(Refused::Full(Ok(item))) => Ok(Some(item)),
+            Err(Refused::Gone(_)) => Err(Dropped),
             _ => Ok(None),
         }
     }
@@ -173,11 +170,11 @@ impl InboundHalf {
     pub fn offer(&self, item: Inbound) -> Result<bool, Dropped> {
         match self.queue.try_send(Ok(item)) {
             Ok(()) => Ok(true),
-            Err(mpsc::error::TrySendError::Full(_)) => {
+            Err(Refused::Full(_)) => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 Ok(false)
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(Dropped),
+            Err(Refused::Gone(_)) => Err(Dropped),
         }
     }
 
@@ -196,7 +193,7 @@ impl InboundHalf {
     /// # Cancel safety
     /// Safe.
     pub async fn dropped(&self) {
-        self.queue.closed().await;
+        self.queue.gone().await;
     }
 }
 

@@ -19,6 +19,7 @@
 mod channel;
 mod lease;
 pub mod memory;
+mod queue;
 
 pub use channel::{ChannelTransport, Dropped, InboundHalf, IoSide, OutboundHalf, channel};
 pub use lease::{FencingLease, FencingLeases, LeaseError};

@@ -5,7 +5,8 @@
 //! cumulative with a bitmap and always names the epoch. One frame carries up to 32 streams of one
 //! sender, after `ack_delay` in 1:1 and a random part of `group_ack_delay` in groups, and earlier
 //! when half of the largest window is owed an answer, or the sender has nothing more to send until
-//! it hears: the delay bounds no rate, and no burst waits for it at its end. In groups even these are
+//! it hears: the delay bounds no rate, and no burst waits for it at its end; up to three messages that
+//! come alone wait a moment for company. In groups even these are
 //! spread, so that a sender hears at most a thousand a second at the end of a burst. A duplicate is
 //! answered at once, but no stream more often than once per `ack_delay`, and then once more: who
 //! asks again may have missed every answer to a loss that keeps step with us.
@@ -35,6 +36,11 @@ const SOON: u64 = WINDOW / 2;
 /// A large group does not answer all at once, also then: this per member, at most `ack_delay`. It
 /// is a few times what an acknowledgement costs who receives it.
 const SPREAD: core::time::Duration = core::time::Duration::from_micros(250);
+/// Fewer messages than this wait a moment for others, also when their sender waits for the answer:
+/// a signature at either end is for all of them.
+const FEW: u64 = 4;
+/// That moment. A shorter one would make every rest of the processor set its timer.
+const MOMENT: core::time::Duration = core::time::Duration::from_millis(5);
 /// How long after a rollback the next one is not believed: a forger must not make us renumber
 /// for ever.
 const ROLLBACK_PAUSE: core::time::Duration = core::time::Duration::from_secs(60);
@@ -48,7 +54,7 @@ impl Delivery {
     pub(super) fn ack_later(&mut self, at: StreamAt, push: bool, now: Now) {
         let stream = &mut self.streams[at];
         stream.owed += 1;
-        let soon = stream.owed >= SOON;
+        let (few, soon) = (stream.owed < FEW, stream.owed >= SOON);
         let it = &self.convs[stream.conv];
         let (least, most) = (self.config.ack_delay, self.config.group_ack_delay);
         let members = u32::try_from(it.out.peers.len()).unwrap_or(u32::MAX);
@@ -57,6 +63,7 @@ impl Delivery {
             (true, true) => self.rng.jitter(spread.min(least)),
             (false, true) if push => self.rng.jitter(spread.saturating_mul(4).min(most)),
             (true, false) => core::time::Duration::ZERO,
+            (false, false) if push && few => MOMENT.min(least),
             (false, false) if push => core::time::Duration::ZERO,
             (false, true) => least + self.rng.jitter(most.saturating_sub(least)),
             (false, false) => least,

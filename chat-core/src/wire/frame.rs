@@ -242,9 +242,15 @@ pub(super) fn encoded_len<T: Serialize>(body: &T) -> usize {
     postcard::serialize_with_flavor(body, Size::default()).expect("wire types always serialise")
 }
 
+/// What is shorter is written once and copied; what is longer is measured first.
+const SHORT: usize = 384;
+
 /// Any of our serialised forms in one allocation of its exact size.
 pub(crate) fn to_vec<T: Serialize>(value: &T) -> Vec<u8> {
-    encode_body(value, Vec::with_capacity(encoded_len(value)))
+    match postcard::to_slice(value, &mut [0; SHORT]) {
+        Ok(bytes) => bytes.to_vec(),
+        Err(_too_long) => encode_body(value, Vec::with_capacity(encoded_len(value))),
+    }
 }
 
 pub(super) fn encode_body<T: Serialize>(body: &T, out: Vec<u8>) -> Vec<u8> {

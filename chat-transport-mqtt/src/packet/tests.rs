@@ -2,6 +2,13 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn named(topic: &str) -> Address {
+    Address {
+        topic: topic.to_owned().into(),
+        alias: None,
+    }
+}
+
 const MAX: usize = 1_000;
 
 fn versions() -> impl Strategy<Value = Version> {
@@ -26,7 +33,7 @@ fn packets(version: Version) -> impl Strategy<Value = Vec<u8>> {
         .prop_map(move |(kind, id, size, topic, junk)| match kind {
             0 => wrote(&|codec, out| {
                 let publish = Publish {
-                    topic: &topic,
+                    address: named(&topic),
                     payload: vec![7; size].into(),
                     id: (id % 2 == 0).then_some(Id(id)),
                     retain: id % 3 == 0,
@@ -97,7 +104,7 @@ proptest! {
         let mut codec = Codec::new(version, MAX);
         let mut buf = BytesMut::new();
         let id = id.map(Id);
-        let publish = Publish { topic: &topic, payload: payload.clone().into(), id, retain: retained };
+        let publish = Publish { address: named(&topic), payload: payload.clone().into(), id, retain: retained };
         codec.publish(publish, &mut buf);
         let expected = Packet::Publish { topic: topic.into(), payload: payload.into(), id, retained };
         prop_assert_eq!(codec.next(&mut buf).unwrap(), Some(expected));
@@ -110,7 +117,7 @@ fn a_payload_keeps_no_buffer_alive() {
     let mut codec = Codec::new(Version::V5, MAX);
     let mut buf = BytesMut::with_capacity(64 * 1024);
     let publish = Publish {
-        topic: "a",
+        address: named("a"),
         payload: Bytes::from_static(b"x"),
         id: None,
         retain: false,
@@ -123,4 +130,26 @@ fn a_payload_keeps_no_buffer_alive() {
     // Nobody else holds the buffer, so all of it can be used again.
     buf.reserve(64 * 1024);
     assert_eq!((buf.as_ptr(), &*payload), (start, &b"x"[..]));
+}
+
+#[test]
+fn a_number_goes_with_the_topic_or_instead_of_it() {
+    let codec = Codec::new(Version::V5, MAX);
+    let write = |topic: &'static str| {
+        let publish = Publish {
+            address: Address {
+                topic: topic.into(),
+                alias: core::num::NonZeroU16::new(3),
+            },
+            payload: Bytes::from_static(b"x"),
+            id: None,
+            retain: false,
+        };
+        let mut out = BytesMut::new();
+        codec.publish(publish, &mut out);
+        out.to_vec()
+    };
+    // The topic and its length, the length of the properties, the alias (0x23), the payload.
+    assert_eq!(write("ab"), b"\x30\x09\0\x02ab\x03\x23\0\x03x");
+    assert_eq!(write(""), b"\x30\x07\0\0\x03\x23\0\x03x");
 }

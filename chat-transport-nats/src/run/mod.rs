@@ -9,6 +9,7 @@ mod keep;
 mod receive;
 mod send;
 
+use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -23,6 +24,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{
     AbortHandle, Abortable, BoxStream, FuturesUnordered, SelectAll, StreamExt as _, abortable,
+    poll_fn as poll_fn_stream,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -42,6 +44,8 @@ const MAX_UP: usize = 256;
 const CHUNK: usize = 64;
 /// Frames of the first reading after one that did not get to its end.
 const FEW: u64 = 4;
+/// For so many a chunk has room at first.
+const ROOM: usize = 8;
 /// An orderly end that takes longer is cut short.
 const CLOSE: Duration = Duration::from_millis(1_500);
 /// What the server said before it closed is awaited this long.
@@ -255,6 +259,25 @@ async fn drive(start: Start) -> (End, VecDeque<Inbound>, Incidents) {
     (end, core::mem::take(&mut run.up), incidents)
 }
 
+/// What came of one subscription. A chunk has room for a few at first, because most are small.
+fn poll_chunk(
+    cx: &mut Context<'_>,
+    messages: &mut Subscriber,
+    source: Source,
+) -> Poll<Option<Chunk>> {
+    let Some(first) = ready!(messages.poll_next_unpin(cx)) else {
+        return Poll::Ready(None);
+    };
+    let mut some = Vec::with_capacity(ROOM);
+    some.push(first);
+    while some.len() < CHUNK
+        && let Poll::Ready(Some(message)) = messages.poll_next_unpin(cx)
+    {
+        some.push(message);
+    }
+    Poll::Ready(Some((source, some)))
+}
+
 impl Run {
     fn begin(&mut self, log: Option<Log>) {
         let resumed = log.as_ref().is_some_and(|log| log.resumed);
@@ -279,9 +302,9 @@ impl Run {
         self.reading.few = log.careful.then_some(FEW);
     }
 
-    fn listen(&mut self, source: Source, messages: Subscriber) -> AbortHandle {
-        let messages = messages.ready_chunks(CHUNK);
-        let (messages, stop) = abortable(messages.map(move |some| (source, some)).boxed());
+    fn listen(&mut self, source: Source, mut messages: Subscriber) -> AbortHandle {
+        let chunks = poll_fn_stream(move |cx| poll_chunk(cx, &mut messages, source));
+        let (messages, stop) = abortable(chunks.boxed());
         self.messages.push(messages);
         stop
     }
@@ -333,6 +356,17 @@ impl Run {
             }
         }
         self.follow_up().await
+    }
+
+    /// Gives the client `item`, or queues it until there is room.
+    pub(super) fn raise(&mut self, item: Inbound) {
+        if !self.up.is_empty() {
+            return self.up.push_back(item);
+        }
+        // Where the client has gone, the loop ends with its next turn.
+        if let Ok(Some(item)) = self.inbound.try_send_inbound(item) {
+            self.up.push_back(item);
+        }
     }
 
     /// Gives the client what it has room for.

@@ -162,7 +162,7 @@ impl Run {
     }
 
     pub(super) fn subscribed(&mut self, channel: Channel, granted: bool) {
-        self.up.push_back(Inbound::Subscribed { channel, granted });
+        self.raise(Inbound::Subscribed { channel, granted });
     }
 
     /// The server has the subscription and did not deny it.
@@ -258,7 +258,7 @@ impl Run {
     }
 
     fn received(&mut self, channel: Channel, bytes: &[u8], handle: Option<Handle>, live: bool) {
-        self.up.push_back(Inbound::Received {
+        self.raise(Inbound::Received {
             channel,
             // A slice of the read buffer would keep all of it alive.
             bytes: Bytes::copy_from_slice(bytes),
@@ -307,7 +307,7 @@ impl Run {
         let channel = open.lane.channel.clone();
         // At the bound of a mailbox the oldest frames are dropped without a word.
         if page.waiting >= self.reading.mailbox {
-            self.up.push_back(Inbound::Gap(channel.clone()));
+            self.raise(Inbound::Gap(channel.clone()));
         }
         let complete = page.complete;
         for (seq, bytes) in page.frames {
@@ -408,7 +408,7 @@ impl Run {
     pub(super) fn mark_caught_up(&mut self) {
         if self.reading.marker_due && self.reading.is_done() && !self.owes_grants() {
             self.reading.marker_due = false;
-            self.up.push_back(Inbound::CaughtUp);
+            self.raise(Inbound::CaughtUp);
         }
     }
 }

@@ -258,7 +258,7 @@ impl Run {
     }
 
     fn sent(&mut self, token: Token, outcome: SendOutcome) {
-        self.up.push_back(Inbound::Sent { token, outcome });
+        self.raise(Inbound::Sent { token, outcome });
     }
 
     /// Sends a barrier if something waits for one and none is on its way.

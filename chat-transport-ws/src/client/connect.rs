@@ -41,7 +41,7 @@ pub(super) fn authority(url: &str) -> Result<Arc<str>, AddressError> {
 /// Small buffers and our own limits: the defaults hold 128 KiB per connection and take 64 MiB.
 pub(crate) fn config() -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(4 * 1024)
+        .read_buffer_size(16 * 1024)
         .write_buffer_size(16 * 1024)
         .max_write_buffer_size(1024 * 1024)
         .max_message_size(Some(MAX_MESSAGE))

@@ -54,6 +54,8 @@ pub(super) struct WsTransport {
     inbound: VecDeque<Inbound>,
     /// Ops not yet handed to the socket.
     batch: Vec<u8>,
+    /// The length of the batch before, at most that of a full one: what the next may need.
+    usual: usize,
     in_flight: usize,
     max_frame: usize,
     unacked: BTreeMap<u64, (u64, u64)>,
@@ -119,6 +121,7 @@ impl WsTransport {
             ws,
             inbound: VecDeque::new(),
             batch: Vec::new(),
+            usual: 0,
             in_flight: 0,
             max_frame,
             unacked: BTreeMap::new(),
@@ -305,6 +308,7 @@ impl WsTransport {
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
         ready!(Pin::new(&mut self.ws).poll_ready(cx)).map_err(|e| lost(&e))?;
         if !self.batch.is_empty() {
+            self.usual = self.batch.len().min(BATCH_BYTES);
             let message = Message::binary(core::mem::take(&mut self.batch));
             (Pin::new(&mut self.ws).start_send(message)).map_err(|e| lost(&e))?;
         }
@@ -349,6 +353,9 @@ impl Transport for WsTransport {
     }
 
     fn start_send(&mut self, item: Outbound) -> Result<(), TransportError> {
+        if self.batch.capacity() == 0 {
+            self.batch.reserve(self.usual);
+        }
         match item {
             Outbound::Send {
                 token,

@@ -14,6 +14,7 @@
 //! codes mean.
 
 mod admission;
+mod ahead;
 mod auth;
 mod builder;
 mod driver;

@@ -18,6 +18,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::admission::Admission;
+use super::ahead::ReadAhead;
 use super::auth::Authenticator;
 use super::builder::HubBuilder;
 use super::driver::drive;
@@ -28,8 +29,8 @@ use super::state::{Batch, ConnId, Frame, HubStats, Machine, Pulled};
 use super::store::Writer;
 use crate::client::config;
 
-/// As a client's, with less for reading: a hub has many connections, most of them idle, and a read
-/// costs little more when it brings less.
+/// As a client's, with less for reading: a hub has many connections, most of them idle, and
+/// [`ReadAhead`] reads for all of them.
 fn buffers() -> WebSocketConfig {
     config().read_buffer_size(512)
 }
@@ -291,8 +292,11 @@ impl Hub {
             *token = found;
             Ok(response)
         };
-        let accepting =
-            tokio_tungstenite::accept_hdr_async_with_config(socket, callback, Some(buffers()));
+        let accepting = tokio_tungstenite::accept_hdr_async_with_config(
+            ReadAhead::new(socket),
+            callback,
+            Some(buffers()),
+        );
         match timeout(shared.limits().handshake, Box::pin(accepting)).await {
             Ok(Ok(mut ws)) => link::serve(shared, &mut ws, upgrade).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "no handshake"),
@@ -310,6 +314,7 @@ impl Hub {
         let Some(_place) = self.shared.admission.admit(ip, self.shared.limits()) else {
             return;
         };
+        let io = ReadAhead::new(io);
         let mut ws = WebSocketStream::from_raw_socket(io, Role::Server, Some(buffers())).await;
         link::serve(&self.shared, &mut ws, upgrade).await;
     }
