@@ -5,8 +5,8 @@
 //! the answer is flagged ([`Received::causal_gap`]). Nothing is lost and nothing waits for ever: a
 //! message waits at most `causal_wait`, at most 1,000 wait, and who left is not waited for.
 //!
-//! A message names what its author was told by others since its own previous message, the latest
-//! of each device: what that says goes without saying, since messages of a device are told in
+//! A message names what its author was told by others, the latest of each device, unless a
+//! message of its own says so already to all who get this one: messages of a device are told in
 //! order. Beyond eight the oldest are left out, so in a group where more than eight others speak
 //! between two messages of one the order is kept towards the latest eight only. What nobody else
 //! could miss, as in every chat of two devices, is not named and costs no byte.
@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 
 use super::inbox::Held;
-use super::state::{ConvAt, Key, StreamAt};
+use super::state::{Conv, ConvAt, Key, StreamAt};
 #[cfg(doc)]
 use super::types::Received;
 use super::{Delivery, mark, rows};
@@ -43,28 +43,78 @@ pub(super) struct Parked {
     pub(super) due: Timestamp,
 }
 
+/// What somebody else said.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    pub(super) dep: Dep,
+    /// A message of ours says so to all who may get one.
+    named: bool,
+}
+
+impl From<Dep> for Heard {
+    fn from(dep: Dep) -> Self {
+        Self { dep, named: false }
+    }
+}
+
+impl Conv {
+    /// True when somebody else than this device gets what we write.
+    fn others_than(&self, device: Head) -> bool {
+        let mut peers = self.out.peers.keys();
+        peers.any(|(_, peer)| head(peer) != device)
+    }
+
+    /// What the message that is written now comes after, as far as our earlier ones do not say so
+    /// and somebody could lack it: its author has it.
+    pub(super) fn hints(&mut self) -> Vec<Dep> {
+        let mut heard = core::mem::take(&mut self.heard);
+        let mut hints = Vec::new();
+        for one in &mut heard {
+            if !one.named && self.others_than(one.dep.device) {
+                one.named = true;
+                hints.push(one.dep);
+            }
+        }
+        self.heard = heard;
+        hints
+    }
+
+    /// The recipients changed; one that is new was let in at `since` and may lack what our earlier
+    /// messages, which are not its own, name. Who left is not waited for.
+    pub(super) fn recall_heard(&mut self, since: Option<u64>) {
+        let peers = &self.out.peers;
+        self.heard.retain(|one| {
+            let mut devices = peers.keys().map(|(_, device)| head(device));
+            devices.any(|device| device == one.dep.device)
+        });
+        for one in &mut self.heard {
+            one.named &= since.is_none_or(|since| one.dep.roster < since);
+        }
+    }
+}
+
 impl Delivery {
     /// A message was told: what we write next comes after it.
     pub(super) fn note_heard(&mut self, conv: ConvAt, id: &MessageId, roster: u64) {
         let it = &mut self.convs[conv];
-        let author = id.stream.device;
-        // Its author has it.
-        let mut others = it.out.peers.keys().filter(|(_, device)| *device != author);
-        if others.next().is_none() {
+        let device = head(&id.stream.device);
+        if !it.is_group() && !it.others_than(device) {
             return;
         }
-        let device = head(&author);
-        it.heard.retain(|dep| dep.device != device);
-        if it.heard.len() == MAX_DEPS {
+        it.heard.retain(|one| one.dep.device != device);
+        if it.heard.len() == MAX_DEPS
+            && let Some(oldest) = it.heard.pop_front()
+            && !oldest.named
+        {
             mark("delivery-hints-left-out");
-            it.heard.pop_front();
         }
-        it.heard.push_back(Dep {
+        let dep = Dep {
             device,
             epoch: id.stream.epoch.0,
             seq: id.seq.0,
             roster,
-        });
+        };
+        it.heard.push_back(dep.into());
     }
 
     /// Looks at a message whose turn it is in its stream. `None`: it has to wait, and was put aside;
@@ -136,11 +186,14 @@ impl Delivery {
         {
             return None;
         }
-        // Who left sends nothing more. By a roster that we do not have, or without any as while we
-        // leave, we cannot tell who is in.
+        // Who left after it wrote sends nothing more. Whom our log does not know was let in by one
+        // that we do not have: a later one, or that of another branch. Without any, as while we
+        // leave, we cannot tell.
         let comes = route.is_none_or(|route| {
             let mut known = route.recipients.keys();
-            dep.roster > route.roster || known.any(|(_, device)| head(device) == dep.device)
+            let left = route.went(dep.device);
+            known.any(|(_, device)| head(device) == dep.device)
+                || route.group && left.is_none_or(|at| dep.roster >= at)
         });
         let at = it.heads.get(&dep.device).copied();
         let here = at.is_some_and(|at| {

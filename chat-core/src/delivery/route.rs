@@ -39,7 +39,11 @@ impl Delivery {
         }
         let it = &mut self.convs[conv];
         let next = it.out.lives.get(&epoch).map_or(1, |life| life.next);
+        let mut oldest_new = None;
         for (who, since) in &route.recipients {
+            if !it.out.peers.contains_key(who) {
+                oldest_new = Some(oldest_new.map_or(*since, |least: u64| least.min(*since)));
+            }
             it.out.join(who.clone(), *since, (epoch, next));
         }
         let gone: Vec<_> = if route.group || !route.recipients.is_empty() {
@@ -60,6 +64,7 @@ impl Delivery {
             let newly = it.out.leave(&who);
             self.count_off(conv, newly, now);
         }
+        self.convs[conv].recall_heard(oldest_new);
         if group {
             self.count_off_unowed(conv, now);
         }

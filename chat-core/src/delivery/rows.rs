@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::causal::Heard;
 use super::inbox::{Held, Stream};
 use super::outbox::{At, Entry, Life};
 use super::state::{Conv, Txn};
@@ -119,7 +120,7 @@ pub(super) fn encode_conv(it: &Conv, hlc: Hlc) -> Vec<u8> {
         pos: it.pos,
         shown: it.shown.map(Place::from),
         read: it.read.map(Place::from),
-        heard: it.heard.iter().copied().collect(),
+        heard: it.heard.iter().map(|one| one.dep).collect(),
     })
 }
 
@@ -137,7 +138,7 @@ pub(super) fn restore_conv(row: &Row, it: &mut Conv) -> Result<Hlc, RestoreError
     it.pos = stored.pos;
     it.shown = stored.shown.map(SortKey::from);
     it.read = stored.read.map(SortKey::from);
-    it.heard = stored.heard.into();
+    it.heard = stored.heard.into_iter().map(Heard::from).collect();
     Ok(Hlc(stored.hlc))
 }
 

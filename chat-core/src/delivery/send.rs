@@ -98,7 +98,7 @@ impl Delivery {
             .last_key_value()
             .map_or(now.wall, |(_, last)| last.expires)
             .max(now.wall.plus(self.config.content_ttl));
-        let deps = core::mem::take(&mut it.heard).into();
+        let deps = it.hints();
         let entry = Entry {
             txn,
             hlc: self.clock.tick(now.wall),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::causal::{Head, head};
+use super::causal::{Head, Heard, head};
 use super::inbox::Stream;
 use super::outbox::Outbox;
 use super::types::{FailReason, Route, SortKey};
@@ -15,7 +15,6 @@ use crate::effect::Table;
 use crate::id::{ConvId, DeviceId, MessageId, UserId};
 use crate::slots::Slot;
 use crate::time::Timestamp;
-use crate::wire::delivery::Dep;
 
 /// A conversation.
 pub(super) type ConvAt = Slot<ConvId>;
@@ -105,8 +104,8 @@ pub(super) struct Conv {
     pub(super) streams: Vec<StreamAt>,
     /// The same by how a causal hint names them.
     pub(super) heads: BTreeMap<Head, StreamAt>,
-    /// What others said since we last wrote, the latest of each device, oldest first (ID9).
-    pub(super) heard: VecDeque<Dep>,
+    /// What others said, the latest of each device, oldest first (ID9).
+    pub(super) heard: VecDeque<Heard>,
     /// Streams of which something waits for other messages.
     pub(super) parked: Vec<StreamAt>,
     /// Told and not acknowledged, with whose it is.

@@ -278,6 +278,9 @@ pub struct Route {
     /// The log index of our own admission: messages that cite an older one are not ours (G16); 0
     /// in 1:1.
     pub since: u64,
+    /// The devices that the log of a group knows to be out, and the index from which: what they
+    /// wrote later was for another branch.
+    pub left: BTreeMap<DeviceId, u64>,
 }
 
 impl Route {
@@ -294,6 +297,7 @@ impl Route {
             roster,
             group,
             since: 0,
+            left: BTreeMap::new(),
         }
     }
 
@@ -304,5 +308,22 @@ impl Route {
             since: index,
             ..self
         }
+    }
+
+    /// The same route by a log that says who is out, and from which index.
+    #[must_use]
+    pub fn left(self, left: BTreeMap<DeviceId, u64>) -> Self {
+        Self { left, ..self }
+    }
+
+    /// When the device whose id begins so went.
+    pub(super) fn went(&self, head: [u8; 8]) -> Option<u64> {
+        let bound = |rest| {
+            let mut id = [rest; 32];
+            id[..8].copy_from_slice(&head);
+            DeviceId(id)
+        };
+        let mut all = self.left.range(bound(0)..=bound(0xff));
+        all.next().map(|(_, at)| *at)
     }
 }

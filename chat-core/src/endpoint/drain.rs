@@ -405,8 +405,9 @@ impl Endpoint {
                         .into_iter()
                         .map(|m| ((m.user, m.device), m.since))
                         .collect();
-                    let route =
-                        Route::new(channel, recipients, audience.index, true).since(audience.since);
+                    let route = Route::new(channel, recipients, audience.index, true)
+                        .since(audience.since)
+                        .left(audience.left);
                     self.delivery.open(conv, route, now);
                 }
             }

@@ -61,8 +61,8 @@ pub(super) struct Accepted {
     pub undone: Vec<Entry>,
     /// Valid entries of a branch that stays the lower one, from where it leaves ours.
     pub lower: Vec<Entry>,
-    /// This leader signed two entries for one place, at this index.
-    pub equivocation: Option<(UserId, u64)>,
+    /// This leader signed two entries for one place of this term.
+    pub equivocation: Option<(UserId, Term, u64)>,
 }
 
 impl Chain {
@@ -268,7 +268,8 @@ impl Chain {
         side.push(entry);
         if self.term_at(index) == Some(entry.draft.term) {
             mark("group-equivocation");
-            done.equivocation = Some((entry.draft.author.clone(), index));
+            let term = entry.draft.term;
+            done.equivocation = Some((entry.draft.author.clone(), term, index));
         }
         if self.sides.len() == MAX_SIDES {
             mark("group-side-dropped");

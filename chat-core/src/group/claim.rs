@@ -7,7 +7,7 @@ use super::Groups;
 use super::commit::Acked;
 use super::op::{Op, Warrant};
 use super::proof::SupportProof;
-use super::rows::{Promise, Stage};
+use super::rows::Promise;
 use super::term::Term;
 use super::types::{GroupEvent, Policy};
 use crate::id::{DeviceId, GroupId};
@@ -117,29 +117,6 @@ impl Groups {
             return false;
         };
         self.publish(id, index);
-        self.settle_own_request(id);
         true
-    }
-
-    /// Who asked to come back while it left, and leads now, has nobody to ask: it stays.
-    fn settle_own_request(&mut self, id: GroupId) {
-        let Some(group) = self.groups.get_mut(&id) else {
-            return;
-        };
-        let seat = group.chain.as_ref();
-        let seat = seat.and_then(|chain| chain.roster.seats.get(&self.me.device));
-        let nonce = seat.map(|seat| seat.nonce);
-        let record = &mut group.record;
-        if record
-            .asking
-            .take_if(|asking| asking.stage == Stage::Open)
-            .is_some()
-        {
-            mark("group-leads-while-asking");
-            record.nonce = nonce;
-            record.leaving = None;
-            self.save(id);
-            self.effects.emit_gated(GroupEvent::Joined { group: id });
-        }
     }
 }

@@ -211,7 +211,7 @@ impl Groups {
         self.after(id, Timer::Ack, core::time::Duration::ZERO, spread, now);
     }
 
-    /// Reports our head to the leader; or, in a strict group, that we promised a greater round.
+    /// Reports our head to the leader.
     pub(super) fn report_head(&mut self, id: GroupId) {
         let Some(group) = self.groups.get(&id).filter(|_| self.up) else {
             return;
@@ -223,34 +223,37 @@ impl Groups {
         if leader.device == self.me.device {
             return;
         }
-        let promised = group.record.promised.round;
-        let strict = chain.roster.policy == Policy::Strict;
         let user = leader.user.clone();
-        if strict && promised > chain.roster.term.round && !planted("group-acks-after-promise") {
+        self.send_head(id, &user);
+    }
+
+    /// Shows our head to `user`. In a strict group a leader hears instead that we promised a greater
+    /// round: whatever we hold of its log counts for it no more (IG7).
+    pub(super) fn send_head(&mut self, id: GroupId, user: &UserId) {
+        let Some(group) = self.groups.get(&id) else {
+            return;
+        };
+        let Some(chain) = &group.chain else {
+            return;
+        };
+        let (roster, head) = (&chain.roster, chain.head().into());
+        let promised = group.record.promised.round;
+        let bound = roster.policy == Policy::Strict && promised > roster.term.round;
+        let counts = roster.leader.user == *user && roster.leader.device != self.me.device;
+        let channel = Channel::Inbox(user.clone());
+        let frame = if bound && counts && !planted("group-acks-after-promise") {
             mark("group-promised-beyond");
             let refuse = Refuse {
                 group: id.0,
                 why: super::promise::PROMISED,
-                head: chain.head().into(),
+                head,
                 promised,
                 heard_ms: 0,
             };
-            let frame = Outgoing::ephemeral(Channel::Inbox(user), refuse);
-            self.effects.send(frame.gated());
-            return;
-        }
-        self.send_head(id, &user);
-    }
-
-    pub(super) fn send_head(&mut self, id: GroupId, user: &UserId) {
-        let Some(chain) = self.chain(id) else {
-            return;
+            Outgoing::ephemeral(channel, refuse)
+        } else {
+            Outgoing::ephemeral(channel, GroupAck { group: id.0, head })
         };
-        let head = GroupAck {
-            group: id.0,
-            head: chain.head().into(),
-        };
-        let frame = Outgoing::ephemeral(Channel::Inbox(user.clone()), head);
         self.effects.send(frame.gated());
     }
 }

@@ -9,6 +9,7 @@ use super::chain::Chain;
 use super::op::Op;
 use super::proof::LeftProof;
 use super::roster::Way;
+use super::rows::Stage;
 use super::types::{GroupError, GroupEvent};
 use crate::channel::Channel;
 use crate::effect::Outgoing;
@@ -76,7 +77,9 @@ impl Groups {
         let (Some(nonce), Some(chain)) = (group.record.leaving, group.leading(&self.me)) else {
             return;
         };
-        if chain.roster.heir.is_some() {
+        let asking = group.record.asking.as_ref();
+        let returns = asking.is_some_and(|asking| asking.stage == Stage::Open);
+        if chain.roster.heir.is_some() || returns {
             return;
         }
         match (group.successor(), &group.record.offer) {

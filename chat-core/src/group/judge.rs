@@ -19,7 +19,11 @@ impl Groups {
         let chain = group.chain.as_ref().filter(|_| writes)?;
         let mut members = group.visible();
         members.retain(|member| member.device != self.me.device);
+        let mut left = chain.roster.departures();
+        let unseen = group.unseen().into_iter();
+        left.extend(unseen.map(|member| (member.device, chain.index() + 1)));
         Some(Audience {
+            left,
             members,
             index: chain.index(),
             since: chain.roster.seats.get(&self.me.device)?.seniority.index,

@@ -64,13 +64,16 @@ impl Groups {
             done.from = Some(1);
             done.news.insert(0, (1, 1, (by, Change::Created)));
         }
-        if let Some((leader, index)) = done.equivocation.take()
-            && group.reported < index
-        {
-            group.reported = index;
-            group.distrust = Some(chain.roster.term);
-            self.effects
-                .emit(GroupEvent::Equivocation { group: id, leader });
+        if let Some((leader, term, index)) = done.equivocation.take() {
+            // It says nothing against whoever reigns since.
+            if term == chain.roster.term {
+                group.distrust = Some(chain.roster.term);
+            }
+            if group.reported < Some((term, index)) {
+                group.reported = Some((term, index));
+                self.effects
+                    .emit(GroupEvent::Equivocation { group: id, leader });
+            }
         }
         let absorbed = Absorbed {
             progress: done.from.is_some() || done.aside,
@@ -90,6 +93,7 @@ impl Groups {
             self.keep_branch(id, branch, &done.undone);
         }
         if done.from.is_none() {
+            self.heed_own_leave(id, now);
             self.work(id, now);
             return absorbed;
         }
@@ -299,6 +303,25 @@ impl Groups {
         }
         if joined {
             self.drop_ticket(id);
+        }
+    }
+
+    /// A branch that lost shows that we left the membership that we sit by: so we leave it here.
+    fn heed_own_leave(&mut self, id: GroupId, now: Now) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        let seat = group.chain.as_ref();
+        let seat = seat.and_then(|chain| chain.roster.seats.get(&self.me.device));
+        let Some(nonce) = seat.map(|seat| seat.nonce) else {
+            return;
+        };
+        let shown = group.lefts.contains_key(&(self.me.device, nonce));
+        if shown && group.record.leaving != Some(nonce) {
+            mark("group-left-elsewhere");
+            group.record.leaving = Some(nonce);
+            self.save(id);
+            self.arm(id, now);
         }
     }
 

@@ -212,8 +212,8 @@ struct Group {
     lease_at: Option<Timestamp>,
     /// The open offer of the lead to us: its number, and our answer.
     offered: Option<(u64, Option<bool>)>,
-    /// The last equivocation that was told.
-    reported: u64,
+    /// The greatest place of an equivocation that was told.
+    reported: Option<(Term, u64)>,
 }
 
 /// All groups of one device. Two copies would sign two things for one place: only a search of all

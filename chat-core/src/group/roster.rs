@@ -292,7 +292,9 @@ impl Roster {
             let sits = self.seats.get(&one.device);
             let same = sits.is_some_and(|s| s.nonce == one.nonce);
             let went = self.gone.contains_key(&instance) && !planted("group-kicked-returns");
-            if same || one.device == self.leader.device || went {
+            // A leader comes back under its own name only.
+            let other = one.device == self.leader.device && one.user != self.leader.user;
+            if same || other || went {
                 mark("group-admit-no-op");
                 continue;
             }
@@ -393,6 +395,17 @@ impl Roster {
     pub(super) fn past(&self, device: DeviceId) -> impl Iterator<Item = &Gone> {
         let all = (device, [0; 16])..=(device, [0xff; 16]);
         self.gone.range(all).map(|(_, gone)| gone)
+    }
+
+    /// The devices that were in or kept out, and where that last ended. Instances of a device
+    /// come in no order of time.
+    pub(super) fn departures(&self) -> BTreeMap<DeviceId, u64> {
+        let mut all = BTreeMap::new();
+        for ((device, _), gone) in &self.gone {
+            let at: &mut u64 = all.entry(*device).or_default();
+            *at = gone.until.max(*at);
+        }
+        all
     }
 
     /// The members, most senior first.

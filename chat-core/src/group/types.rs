@@ -1,5 +1,7 @@
 //! What the group machine tells and answers: members, views, events and errors.
 
+use std::collections::BTreeMap;
+
 use crate::delivery::Standing;
 use crate::id::{DeviceId, GroupId, GroupName, RequestId, UserId};
 
@@ -396,6 +398,8 @@ pub struct Audience {
     pub index: u64,
     /// The index of our own admission: older messages are not ours (G16).
     pub since: u64,
+    /// The devices that the log knows to be out, and the index from which.
+    pub left: BTreeMap<DeviceId, u64>,
 }
 
 /// Why a group command was refused.

@@ -1,14 +1,16 @@
 //! What waits to be logged, and the leader that logs it (reliability 1.5).
 //!
 //! In this order: its own going when a kick names it, kicks and leaves of abandoned branches, kicks
-//! that it was told to do, admissions that need no answer, the fence of the reign before. In a
+//! that it was told to do, its own coming back, admissions that need no answer, the fence of the reign before. In a
 //! strict group one change of the roster at a time.
 
 use std::collections::BTreeSet;
 
+use super::chain::SOFT_ENTRIES;
 use super::entry::Nonce;
 use super::op::{Admission, MAX_BATCH, MAX_DEVICES, Op};
 use super::roster::Roster;
+use super::rows::Stage;
 use super::types::Policy;
 use super::{Group, Groups};
 use crate::id::{DeviceId, GroupId, UserId};
@@ -63,6 +65,7 @@ impl Groups {
             .sticky_task(roster)
             .or_else(|| group.left_task(roster))
             .or_else(|| self.wanted_task(id))
+            .or_else(|| self.return_task(id))
             .or_else(|| self.granted_task(id))
             .or_else(|| self.fence_task(&self.groups[&id], now))
     }
@@ -82,6 +85,28 @@ impl Groups {
             let user = UserId::new(&kick.user).ok()?;
             kick_op(&user, &open, &kick.reason, roster)
         })
+    }
+
+    /// Who asked to come back while it left, and leads now, has nobody to ask: it lets itself in by
+    /// its new membership. The leave of the old one then takes nothing, whoever logged it where.
+    fn return_task(&self, id: GroupId) -> Option<Op> {
+        let group = self.groups.get(&id)?;
+        let chain = group.leading(&self.me)?;
+        let roster = &chain.roster;
+        let asking = group.record.asking.as_ref();
+        let asking = asking.filter(|asking| asking.stage == Stage::Open)?;
+        let own = (self.me.device, roster.seats.get(&self.me.device)?.nonce);
+        // Whom a kick names it does not save.
+        let room = chain.index() < SOFT_ENTRIES && roster.seats.len() < roster.capacity();
+        if own.1 == asking.nonce || group.hidden.contains(&own) || !room {
+            return None;
+        }
+        mark("group-leads-while-asking");
+        Some(Op::Admit(vec![Admission {
+            user: self.me.user.clone(),
+            device: self.me.device,
+            nonce: asking.nonce,
+        }]))
     }
 
     /// Those who are let in without another answer, the first to ask first.

@@ -22,6 +22,8 @@ pub struct Case {
     pub strict: bool,
     /// How many are in.
     pub members: usize,
+    /// How many are not, and may be told to ask.
+    pub guests: usize,
     /// The members heard nothing of their leader for almost so long that one of them asks.
     pub silent: bool,
     /// Events on a path.
@@ -38,9 +40,10 @@ impl core::fmt::Display for Case {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(
             f,
-            "{} {} members, {}, depth {}, {} waits, {} commands, {} crashes",
+            "{} {} members, {} guests, {}, depth {}, {} waits, {} commands, {} crashes",
             if self.strict { "strict" } else { "available" },
             self.members,
+            self.guests,
             if self.silent { "silent" } else { "calm" },
             self.depth,
             self.waits,
@@ -51,25 +54,31 @@ impl core::fmt::Display for Case {
 }
 
 /// The cases of a search of `depth` events, under both policies: a succession with a crash, among
-/// three and four; two changes at once; a change and a crash.
+/// three and four; two changes at once; a change and a crash; somebody who asks, is let in and removed, by
+/// a leader that is there and while the lead passes.
 pub fn cases(depth: u8) -> Vec<Case> {
     let mut cases = Vec::new();
     for strict in [false, true] {
         let case = |members, silent, waits, commands, crashes| Case {
             strict,
             members,
+            guests: 0,
             silent,
             depth,
             waits,
             commands,
             crashes,
         };
+        let asked = |case| Case { guests: 1, ..case };
         cases.extend([
             case(3, true, 4, 0, 1),
             case(4, true, 3, 0, 1),
             case(3, false, 2, 2, 0),
             case(4, false, 1, 1, 0),
             case(3, false, 1, 1, 1),
+            asked(case(2, false, 1, 4, 0)),
+            asked(case(2, false, 0, 3, 1)),
+            asked(case(3, true, 2, 2, 0)),
         ]);
     }
     cases
@@ -84,6 +93,7 @@ mod tests {
         Case {
             strict,
             members,
+            guests: 0,
             silent: true,
             depth,
             waits: 2,
@@ -98,6 +108,27 @@ mod tests {
             let found = search(&case(strict, 3, 4, 1));
             assert!(found.violation.is_none(), "{:?}", found.violation);
             assert!(found.states > 100, "{} states are no search", found.states);
+        }
+    }
+
+    /// Somebody asks, that arrives, it is let in and removed at once.
+    #[test]
+    fn ig7_a_removal_before_the_admission_is_committed_is_found() {
+        for strict in [false, true] {
+            let small = Case {
+                guests: 1,
+                silent: false,
+                waits: 0,
+                commands: 3,
+                ..case(strict, 2, 4, 0)
+            };
+            let found = search(&small);
+            assert!(found.violation.is_none(), "{:?}", found.violation);
+            probe::plant(Some("group-two-uncommitted-changes"));
+            let found = search(&small);
+            probe::plant(None);
+            let rule = found.violation.map(|(violation, _)| violation.rule);
+            assert_eq!(rule, strict.then_some("IG7 ground"));
         }
     }
 

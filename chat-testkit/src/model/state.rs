@@ -38,6 +38,10 @@ pub enum Event {
     HandOver(usize, usize),
     /// The member leaves.
     Leave(usize),
+    /// Somebody who is out asks to be let in.
+    Join(usize),
+    /// The leader lets in who asks longest.
+    Approve(usize),
 }
 
 /// An event, and how the member that it happens to gets through it.
@@ -179,7 +183,8 @@ impl State {
     pub(super) fn begin(case: &Case) -> (World, Self) {
         let ledger = Arc::new(Ledger::default());
         let config = GroupConfig::default().with_beat(Duration::from_secs(1));
-        let names = (0..case.members).map(|n| {
+        let count = case.members + case.guests;
+        let names = (0..count).map(|n| {
             let key = FakeSigner::new(n as u64 + 1, ledger.clone()).public_key();
             Sender {
                 user: UserId::new(&format!("user{n}")).expect("a plain name"),
@@ -194,7 +199,7 @@ impl State {
             ledger,
         };
         let judges = oracle::Groups::new(world.ledger.clone(), &world.config, false, u64::MAX);
-        let nodes = (0..case.members).map(|n| {
+        let nodes = (0..count).map(|n| {
             let mut groups = world.machine(n, 0);
             let now = Timestamp::from_secs(100);
             let wall = UnixMillis(1_000_000 + now.as_micros() / 1_000);
@@ -243,7 +248,7 @@ impl State {
         let group = node.groups.create(&name, rules, now);
         world.group = group.expect("there is room");
         self.judges.founded(world.group);
-        for n in 0..case.members {
+        for n in 0..self.nodes.len() {
             self.connected(world, n)?;
         }
         self.finish(world, 0, None)?;
@@ -267,7 +272,7 @@ impl State {
             };
             let ready = view.roster.len() == case.members
                 && view.committed == view.index
-                && self.nodes.iter().all(whole);
+                && self.nodes[..case.members].iter().all(whole);
             if ready {
                 return Ok(());
             }
@@ -331,6 +336,9 @@ impl State {
         if self.commands > 0 {
             for n in 0..count {
                 let view = self.nodes[n].groups.view(world.group);
+                if view.as_ref().is_some_and(|view| !view.requests.is_empty()) {
+                    events.push(Event::Approve(n));
+                }
                 match view.map(|view| view.mine) {
                     Some(Membership::Leader) => {
                         let others = (0..count).filter(|other| *other != n);
@@ -338,7 +346,8 @@ impl State {
                         events.extend(others.take(1).map(|other| Event::HandOver(n, other)));
                     }
                     Some(Membership::Member) => events.push(Event::Leave(n)),
-                    _ => {}
+                    Some(Membership::Asking | Membership::Leaving) => {}
+                    _ => events.push(Event::Join(n)),
                 }
             }
         }
@@ -369,7 +378,11 @@ impl State {
                 self.waits -= 1;
                 return self.wait(world, n, act.crash);
             }
-            Event::Kick(n, _) | Event::HandOver(n, _) | Event::Leave(n) => n,
+            Event::Kick(n, _)
+            | Event::HandOver(n, _)
+            | Event::Leave(n)
+            | Event::Join(n)
+            | Event::Approve(n) => n,
         };
         self.commands -= 1;
         let node = Rc::make_mut(&mut self.nodes[n]);
@@ -383,6 +396,12 @@ impl State {
             Event::HandOver(_, other) => {
                 let user = &world.names[other].user;
                 node.groups.hand_over(group, user, now).err()
+            }
+            Event::Join(_) => node.groups.join(group, "", now).err(),
+            Event::Approve(_) => {
+                let view = node.groups.view(group);
+                let first = view.and_then(|view| view.requests.first().map(|one| one.request));
+                first.and_then(|request| node.groups.approve(group, request, now).err())
             }
             _ => node.groups.leave(group, now).err(),
         };

@@ -356,8 +356,8 @@ impl Fold {
     fn admit(&mut self, entry: &Entry, list: &[(String, [u8; 32], Nonce)]) {
         for (place, (user, device, nonce)) in (0u8..).zip(list) {
             let instance = (*device, *nonce);
-            let leads = self.leader == *device;
-            if leads || self.sits(&instance) || self.gone.contains(&instance) {
+            let posing = self.leader == *device && self.leader_user != *user;
+            if posing || self.sits(&instance) || self.gone.contains(&instance) {
                 continue;
             }
             self.unseat(*device);

@@ -1,5 +1,5 @@
 //! What a member may say and sign, judged frame by frame: one promise per round, which a claim of
-//! its own counts among (IG1); support for no lower head (IG2); nothing shown before it is durable;
+//! its own counts among, and no report to the leader before (IG1, IG7); support for no lower head (IG2); nothing shown before it is durable;
 //! in a strict group a majority in reach and committed ground for every change (R6, IG7); a hand-over
 //! to who agreed or, of a lame leader, to who answers (G18, R8); silence after it; a fence when all
 //! had time to show what they hold (R9); and what is told to be committed is (IG7).
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chat_core::event::Event;
-use chat_core::group::GroupView;
+use chat_core::group::{GroupView, Membership};
 use chat_core::link::LinkState;
 use chat_core::time::Timestamp;
 use chat_core::wire::{self, Body, group as frames};
@@ -138,6 +138,7 @@ impl Conduct {
             Seen::Sent(frame) => match wire::peek_kind(&frame.bytes) {
                 Some(ENTRIES) => return self.shows(at, frame, log),
                 Some(SUPPORT) => return self.promises(at, frame),
+                Some(ACK) => return self.reports(at, frame, log),
                 Some(PROPOSE) => {
                     let opened = self.open(&frame.channel, &frame.bytes);
                     if let Some((from, Body::Propose(propose))) = opened
@@ -195,6 +196,33 @@ impl Conduct {
         Ok(())
     }
 
+    /// In a strict group whoever promised a round tells no leader of a lower one what it holds: that
+    /// leader would call it committed, and the next may claim without it (reliability 1.5).
+    fn reports(&self, at: At<'_>, frame: &Transmit, log: &mut Log) -> Verdict {
+        let Some((from, Body::GroupAck(ack))) = self.open(&frame.channel, &frame.bytes) else {
+            return Ok(());
+        };
+        let promises = self.promises.get(&from);
+        let highest = promises.and_then(|all| all.supports.last_key_value());
+        let round = ack.head.term.round;
+        let Some((promised, _)) = highest.filter(|(promised, _)| **promised > round) else {
+            return Ok(());
+        };
+        let Some(head) = log.good(ack.head.hash) else {
+            return Ok(());
+        };
+        let leads = |user: &str| head.leader_user == user && head.leader != from;
+        let counts = matches!(&frame.channel, Channel::Inbox(user) if leads(user.as_str()));
+        if !(head.strict && counts) {
+            return Ok(());
+        }
+        let text = format!(
+            "node {} reports to the leader of round {round} and promised round {promised}",
+            at.node
+        );
+        Err(Violation::new("IG7 promise", text))
+    }
+
     /// Nobody supports a head that is lower than what it keeps.
     fn supports(&self, at: At<'_>, frame: &Transmit, kept: Option<Hash>, log: &mut Log) -> Verdict {
         let Some((_, Body::Support(support))) = self.open(&frame.channel, &frame.bytes) else {
@@ -218,8 +246,8 @@ impl Conduct {
         Ok(())
     }
 
-    /// Only who reigns beats, and not after a hand-over.
-    fn beats(&self, at: At<'_>, frame: &Transmit, log: &mut Log) -> Verdict {
+    /// Only who reigns beats, and not after a hand-over; what it calls committed is.
+    fn beats(&mut self, at: At<'_>, frame: &Transmit, log: &mut Log) -> Verdict {
         let Some((from, Body::GroupBeat(beat))) = self.open(&frame.channel, &frame.bytes) else {
             return Ok(());
         };
@@ -233,6 +261,7 @@ impl Conduct {
                 );
                 Err(Violation::new("R5 beat", text))
             }
+            Some(Ok(fold)) => self.is_committed(at.node, beat.commit, fold, log),
             _ => Ok(()),
         }
     }
@@ -342,8 +371,7 @@ impl Conduct {
         members.filter(holds).count()
     }
 
-    /// What a view calls committed belongs to its term, and a majority kept it under one of the
-    /// rosters since.
+    /// What a view calls committed belongs to its term, and its leader could say so.
     ///
     /// # Errors
     /// IG7.
@@ -354,41 +382,66 @@ impl Conduct {
         head: &Fold,
         log: &mut Log,
     ) -> Verdict {
-        let Some(entry) = log
-            .back(head.hash, view.committed)
-            .filter(|_| view.committed > 0)
-        else {
+        if view.committed == 0 || log.may_differ(&head.term) {
             return Ok(());
-        };
+        }
+        if view.mine == Membership::Leader {
+            return self.is_committed(node, view.committed, head, log);
+        }
+        // A leader may know a roster, and count a majority of it, that this log does not show yet.
+        let entry = log.back(head.hash, view.committed);
+        if entry.is_some_and(|entry| !self.committed.contains(&entry)) {
+            let text = format!("node {node} calls {} committed unheard", view.committed);
+            return Err(Violation::new("IG7 commit", text));
+        }
+        Ok(())
+    }
+
+    /// A leader whose log ends with `head` says that a majority holds the entry at `index`: those of
+    /// one of the rosters since kept it, and it is of this term.
+    ///
+    /// # Errors
+    /// IG7.
+    fn is_committed(&mut self, node: usize, index: u64, head: &Fold, log: &mut Log) -> Verdict {
         let wrong = |why: &str| {
             let text = format!(
-                "node {node} calls {} committed, the term began at {}: {why}",
-                view.committed, head.claimed
+                "node {node} calls {index} committed, the term began at {}: {why}",
+                head.claimed
             );
             Err(Violation::new("IG7 commit", text))
         };
-        if view.committed < head.claimed && !log.may_differ(&head.term) {
+        let Some(entry) = log.back(head.hash, index).filter(|_| index > 0) else {
+            return Ok(());
+        };
+        if index < head.claimed && !log.may_differ(&head.term) {
             return wrong("it is of an earlier term");
         }
-        // In an available group it is a hint.
-        if !head.strict || self.committed.contains(&entry) {
-            return Ok(());
-        }
         let mut at = head.hash;
-        while let Some(fold) = log.good(at) {
-            if self.backers(&entry, &fold, head.leader) >= fold.majority() {
-                self.committed.insert(entry);
+        while !self.committed.contains(&entry) {
+            let Some(fold) = log.good(at) else {
                 return Ok(());
-            }
-            if at == entry {
+            };
+            if self.backers(&entry, &fold, head.leader) >= fold.majority() {
+                self.hold(entry, log);
                 break;
             }
-            let Some(before) = log.entry(&at).map(|entry| entry.prev) else {
-                return Ok(());
+            let before = log.entry(&at).map(|entry| entry.prev);
+            let Some(before) = before.filter(|_| at != entry) else {
+                return wrong("no majority keeps it");
             };
             at = before;
         }
-        wrong("no majority keeps it")
+        Ok(())
+    }
+
+    /// A committed entry stands for all before it.
+    fn hold(&mut self, entry: Hash, log: &Log) {
+        let mut at = Some(entry);
+        while let Some(hash) = at
+            && self.committed.insert(hash)
+        {
+            at = log.entry(&hash).map(|entry| entry.prev);
+        }
     }
 }
 

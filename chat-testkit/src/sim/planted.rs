@@ -39,7 +39,6 @@ const fn bug(name: &'static str, suite: Suite, budget: u64) -> Bug {
 /// `session-forget-cancel` a cancel that overtakes its request, `group-asks-before-it-reads` a process
 /// that stood still, `presence-everybody-follows-everybody` a crowd; `group-lame-beats-count` is masked
 /// by the lame leader's own hand-over, `group-kicked-returns` by leaders that never let such a one in.
-/// `group-acks-after-promise` needs a rarer order since more is told to the leader.
 /// `delivery-in-step` needs a loss as regular as a clock, `delivery-backoff-stays` many losses in one
 /// connection.
 /// `session-never-affirms` is masked since farewells last ten minutes.
@@ -114,6 +113,7 @@ pub const BUGS: &[Bug] = &[
     bug("group-support-unsigned", Suite::Siege, 200),
     bug("group-leave-unsigned", Suite::Siege, 200),
     bug("group-majority-unchecked", Suite::Siege, 200),
+    bug("group-acks-after-promise", Suite::Siege, 200),
     bug("group-request-stays", Suite::Siege, 200),
     bug("group-serves-members-only", Suite::Siege, 1_000),
     bug("group-branch-not-shown", Suite::Siege, 1_000),

@@ -1,6 +1,6 @@
 //! Nobody is told an answer before its question (ID9).
 
-use super::net::Net;
+use super::net::{CONV, Net, sender};
 use super::short::{first_data, logs, net};
 use super::*;
 
@@ -101,6 +101,67 @@ fn id9_who_left_is_not_waited_for() {
     net.open(2, &[1, 2], 2, 0);
     net.commit_all();
     assert_eq!(received(&net, 2), plain(&["1:1"]));
+}
+
+/// It was let in on a branch that is not here.
+#[test]
+fn id9_whom_no_log_here_knows_is_waited_for() {
+    let mut net = asked_and_answered();
+    assert!(received(&net, 2).is_empty());
+    let of = &mut net.nodes[2];
+    let mut route = of.routes[&CONV].clone();
+    route
+        .recipients
+        .retain(|(_, device), _| *device != sender(0).device);
+    route.roster = 9;
+    of.machine.open(CONV, route.clone(), net.now);
+    net.drain(2);
+    net.commit_all();
+    assert!(received(&net, 2).is_empty());
+    // By that log it left before it wrote: so it came back elsewhere.
+    route.left.insert(sender(0).device, 1);
+    let of = &mut net.nodes[2];
+    of.machine.open(CONV, route.clone(), net.now);
+    net.drain(2);
+    net.commit_all();
+    assert!(received(&net, 2).is_empty());
+    route.left.insert(sender(0).device, 2);
+    let of = &mut net.nodes[2];
+    of.machine.open(CONV, route, net.now);
+    net.drain(2);
+    net.commit_all();
+    assert_eq!(received(&net, 2), plain(&["1:1"]), "it left after it wrote");
+}
+
+/// What was said before its author knew of a reader, who was in already.
+#[test]
+fn id9_a_reader_that_its_author_learns_of_later_waits_too() {
+    for answered in [false, true] {
+        let mut net = net(4);
+        // 3 was let in by place 2 of the log; 1 does not know that yet.
+        for n in [0, 2] {
+            net.open(n, &[0, 1, 2, 3], 2, 0);
+        }
+        net.open(1, &[0, 1, 2], 1, 0);
+        net.send(0, "0:1");
+        without(&mut net, 3);
+        assert_eq!(logs(&net, 1), ["0:1"]);
+        if answered {
+            net.send(1, "1:1");
+            net.settle();
+        }
+        net.wire.clear();
+        net.open(1, &[0, 1, 2, 3], 2, 0);
+        net.send(1, "1:2");
+        net.commit_all();
+        let named: Vec<_> = first_data(&net)
+            .first
+            .deps
+            .iter()
+            .map(|dep| dep.seq)
+            .collect();
+        assert_eq!(named, [1], "answered: {answered}");
+    }
 }
 
 #[test]

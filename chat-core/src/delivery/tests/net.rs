@@ -136,7 +136,14 @@ impl Net {
                 (who, since)
             })
             .collect();
-        let route = Route::new(channel(self.group), recipients, roster, self.group).since(since);
+        let mut left = before.map_or_else(BTreeMap::new, |route| route.left.clone());
+        for (_, device) in before.iter().flat_map(|route| route.recipients.keys()) {
+            left.insert(*device, roster);
+        }
+        left.retain(|device, _| members.iter().all(|m| sender(*m).device != *device));
+        let route = Route::new(channel(self.group), recipients, roster, self.group)
+            .since(since)
+            .left(left);
         self.nodes[n].routes.insert(CONV, route.clone());
         self.nodes[n].machine.open(CONV, route, self.now);
         self.drain(n);

@@ -272,7 +272,7 @@ fn two_entries_for_one_place_prove_equivocation_and_all_keep_the_lower() {
                 .is_none()
         );
         let proof = chain.accept(&[both[order[1]].clone()], &FakeVerifier);
-        assert_eq!(proof.equivocation, Some((user("ann"), 3)));
+        assert_eq!(proof.equivocation, Some((user("ann"), base.roster.term, 3)));
         heads.push(chain.head());
     }
     assert_eq!(heads[0], heads[1]);

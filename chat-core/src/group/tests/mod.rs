@@ -7,6 +7,7 @@ mod candidate;
 mod certificates;
 mod edges;
 mod forks;
+mod former;
 mod holes;
 mod hostile;
 mod keeps;

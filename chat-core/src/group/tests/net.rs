@@ -567,16 +567,13 @@ fn spell(frame: &Outgoing) -> Option<String> {
 fn fold(chain: &Chain) -> BTreeSet<(DeviceId, [u8; 16])> {
     let mut seats: BTreeMap<DeviceId, (UserId, [u8; 16])> = BTreeMap::new();
     let mut burnt = BTreeSet::new();
-    let mut leader = None;
     for index in 1..=chain.index() {
         let entry = Entry::open(chain.bytes(index).unwrap()).unwrap();
         let device = entry.key.device();
         match entry.draft.op {
             Op::Genesis { nonce, .. } => {
-                leader = Some(device);
                 seats.insert(device, (entry.draft.author, nonce));
             }
-            Op::Claim(_) => leader = Some(device),
             op @ (Op::Admit(_) | Op::Kick { .. } | Op::Batch { .. }) => {
                 let kicked: Vec<_> = op
                     .removals()
@@ -587,7 +584,7 @@ fn fold(chain: &Chain) -> BTreeSet<(DeviceId, [u8; 16])> {
                 seats.retain(|device, (_, nonce)| !kicked.contains(&(*device, *nonce)));
                 for one in op.admissions().to_vec() {
                     let own = (one.device, one.nonce);
-                    if Some(one.device) == leader || burnt.contains(&own) {
+                    if burnt.contains(&own) {
                         continue;
                     }
                     if let Some((_, old)) = seats.insert(one.device, (one.user, one.nonce))
@@ -602,7 +599,8 @@ fn fold(chain: &Chain) -> BTreeSet<(DeviceId, [u8; 16])> {
                 burnt.insert((device, nonce));
                 seats.retain(|of, (_, held)| (*of, *held) != (device, nonce));
             }
-            Op::Handover { .. }
+            Op::Claim(_)
+            | Op::Handover { .. }
             | Op::Void { .. }
             | Op::Fence { .. }
             | Op::Meta { .. }

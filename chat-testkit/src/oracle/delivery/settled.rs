@@ -74,7 +74,7 @@ impl Delivery {
                     exempt += 1;
                     continue;
                 }
-                let covered = self.covered(&nodes[receiver], id);
+                let covered = self.covered(receiver, nodes, id);
                 if covered && matches!(message.fate, Fate::Expired | Fate::Refused) {
                     continue;
                 }
@@ -202,11 +202,23 @@ impl Delivery {
         (rewritten || damaged(sender) || damaged(reader)).then_some("oracle-exempt-membership-lost")
     }
 
+    /// One of the two was let in anew since: nobody counts in this membership what was for another.
+    fn was_to_another_membership(
+        &self,
+        message: &Message,
+        receiver: usize,
+        nodes: &[View<'_>],
+    ) -> bool {
+        let pair = [message.node, receiver].map(|node| nodes[node].at.user);
+        let out = |user: &UserId| self.removed.get(user).is_some_and(|at| *at >= message.at);
+        message.conv != ConvId::between(pair[0], pair[1]) && pair.into_iter().any(out)
+    }
+
     /// A gap names the message; or, since a gap at the end of a process life only counts what was
     /// lost up to the next life, the gaps of that sender count at least what is missing.
     /// A gap that a crash kept from being told is on the timeline.
-    fn covered(&self, view: &View<'_>, id: &MessageId) -> bool {
-        let receiver = view.at.node;
+    fn covered(&self, receiver: usize, nodes: &[View<'_>], id: &MessageId) -> bool {
+        let view = &nodes[receiver];
         let inbox = &self.places[receiver].inbox;
         let same = |other: &MessageId| {
             other.stream.device == id.stream.device && other.stream.conv == id.stream.conv
@@ -229,6 +241,7 @@ impl Delivery {
                 && meant
                 && !message.forgotten
                 && !message.moved
+                && !self.was_to_another_membership(message, receiver, nodes)
                 && !matches!(
                     message.fate,
                     Fate::Issued | Fate::TakenBack | Fate::Cancelled | Fate::Unsendable
