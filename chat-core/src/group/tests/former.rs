@@ -121,7 +121,7 @@ fn ig9_two_entries_of_a_former_leader_say_nothing_against_the_next() {
     let of = |who: usize| {
         let mine = |entry: &Entry| entry.draft.author == net.nodes[who].me.user;
         let entries = (2..=chain.index()).filter_map(|index| chain.entry(index));
-        entries.filter(mine).last().unwrap().bytes
+        entries.rev().find(mine).unwrap().bytes
     };
     let (former, reigning) = (of(0), of(1));
     let (ann, bob) = (net.nodes[0].me.clone(), net.nodes[1].me.clone());
