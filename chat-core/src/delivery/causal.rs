@@ -98,7 +98,9 @@ impl Delivery {
     pub(super) fn note_heard(&mut self, conv: ConvAt, id: &MessageId, roster: u64) {
         let it = &mut self.convs[conv];
         let device = head(&id.stream.device);
-        if !it.is_group() && !it.others_than(device) {
+        // What a conversation that closes still tells counts if it opens again.
+        let two = it.route.as_ref().is_some_and(|route| !route.group);
+        if two && !it.others_than(device) {
             return;
         }
         it.heard.retain(|one| one.dep.device != device);

@@ -221,7 +221,8 @@ impl Groups {
             .heard
             .is_none_or(|at| now.mono.saturating_since(at) >= beat * QUIET);
         let leader = chain.roster.leader.clone();
-        let mut others = group.visible();
+        // Whom a kick of another branch hides may hold no more than that branch, and be needed here.
+        let mut others = chain.roster.members();
         others.retain(|m| m.device != self.me.device && m.device != leader.device);
         self.after(id, Timer::Sync, beat * QUIET, beat, now);
         if !quiet {

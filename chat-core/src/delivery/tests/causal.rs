@@ -164,6 +164,39 @@ fn id9_a_reader_that_its_author_learns_of_later_waits_too() {
     }
 }
 
+/// What a member is told while it is put out counts when it comes back.
+#[test]
+fn id9_what_a_conversation_tells_as_it_closes_is_named_when_it_opens_again() {
+    let mut net = net(3);
+    net.send(0, "0:1");
+    net.send(0, "0:2");
+    net.commit_all();
+    // Only the second arrives, and waits for the first.
+    let second = net.wire.iter().find_map(|frame| match &frame.body {
+        Body::Data(data) if data.first.seq == 2 => Some(data.clone()),
+        _ => None,
+    });
+    let second = second.expect("each is sent by itself");
+    net.wire.clear();
+    let now = net.now;
+    let of = &mut net.nodes[1].machine;
+    of.handle_data(&sender(0), &second, Standing::Current, now);
+    net.leave(1);
+    net.commit_all();
+    assert_eq!(logs(&net, 1), ["0:2"]);
+    net.wire.clear();
+    net.open(1, &[0, 1, 2], 1, 0);
+    net.send(1, "1:1");
+    net.commit_all();
+    let named: Vec<_> = first_data(&net)
+        .first
+        .deps
+        .iter()
+        .map(|dep| dep.seq)
+        .collect();
+    assert_eq!(named, [2]);
+}
+
 #[test]
 fn id9_g16_a_newcomer_does_not_wait_for_what_was_said_before_it_came() {
     let mut net = net(4);

@@ -225,3 +225,46 @@ fn ig5_who_was_removed_on_a_greater_branch_learns_that_its_own_lost() {
     assert_eq!(net.mine(1, id), Some(Membership::Kicked));
     assert_eq!(net.users(2, id), ["ann", "cat", "dan"]);
 }
+
+#[test]
+fn ig5_who_was_removed_on_a_lower_branch_is_found_when_its_support_is_needed() {
+    let mut net = Net::new(&["ann", "bob", "cat"], 78);
+    let id = net.full();
+    net.split(&[&[0], &[1, 2]]);
+    let promised = |net: &Net| net.nodes[2].groups.groups[&id].record.promised.round;
+    for _ in 0..40_000 {
+        if promised(&net) > 1 {
+            break;
+        }
+        net.pass(5);
+    }
+    // Cat supports bob and never sees its claim.
+    net.cut.insert((1, 2));
+    net.pass(500);
+    assert_eq!(leader(&net, 1, id), "bob");
+    for name in ["bob", "cat"] {
+        net.run(0, |g, now| g.kick(id, &user(name), "", now))
+            .unwrap();
+    }
+    net.cut.clear();
+    net.split(&[&[0, 2], &[1]]);
+    net.pass(20_000);
+    assert_eq!(net.mine(2, id), Some(Membership::Kicked));
+    net.cut.clear();
+    net.split(&[&[0, 1], &[2]]);
+    for _ in 0..20_000 {
+        if leader(&net, 0, id) == "bob" {
+            break;
+        }
+        net.pass(5);
+    }
+    // Bob's branch won, and bob is gone before it lets the lead go.
+    net.crash(1);
+    assert_eq!(leader(&net, 0, id), "bob");
+    net.cut.clear();
+    net.pass(10 * MINUTE);
+    assert_eq!(net.mine(0, id), Some(Membership::Leader));
+    assert_eq!(net.users(0, id), ["ann"]);
+    assert_eq!(net.nodes[0].groups.view(id).unwrap().unsettled, 0);
+    assert_eq!(net.mine(2, id), Some(Membership::Kicked));
+}
