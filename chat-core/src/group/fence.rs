@@ -1,7 +1,8 @@
 //! The end of a former reign (R9): what it signs later, back-dated or not, is no order any more.
 //!
 //! The leader logs it after an orderly hand-over; or once all members, the former leader among them,
-//! acknowledged the new term and had time to show what the former one decided elsewhere; or after
+//! acknowledged the new term and had time, while it could hear them, to show what the former one
+//! decided elsewhere; or after
 //! `merge_window`, whoever is still away: the beat looks whether it is time.
 
 use super::op::Op;

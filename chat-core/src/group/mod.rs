@@ -369,7 +369,8 @@ impl Groups {
         }
     }
 
-    /// Cut off: a leader signs nothing (R6), nobody canvasses or counts silence (IG9).
+    /// Cut off: a leader signs nothing (R6) and no time to show it anything passes (R9), nobody
+    /// canvasses or counts silence (IG9).
     pub fn handle_down(&mut self, _now: Now) {
         self.up = false;
         self.leases.clear();
@@ -378,6 +379,9 @@ impl Groups {
             group.heard = None;
             group.canvass = None;
             group.current = false;
+            for acked in group.acks.values_mut() {
+                acked.knows = None;
+            }
         }
         for id in self.groups.keys() {
             for timer in Timer::ONLINE {

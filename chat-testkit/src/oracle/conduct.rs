@@ -46,8 +46,8 @@ struct Promises {
 struct Ears {
     /// When a member last reported its head, or stood behind our claim.
     heard: BTreeMap<Device, Timestamp>,
-    /// Since when a member reports heads of a round.
-    knows: BTreeMap<Device, (u64, Timestamp)>,
+    /// Since when, on this connection, a member reports heads of a round.
+    knows: BTreeMap<(Device, u64), Timestamp>,
     /// Since when it is connected. What it says at that very moment may have waited.
     connected: Option<Timestamp>,
 }
@@ -111,7 +111,10 @@ impl Conduct {
                 match state {
                     LinkState::Connected { .. } => ears.connected = Some(at.mono),
                     LinkState::CaughtUp => {}
-                    _ => ears.connected = None,
+                    _ => {
+                        ears.connected = None;
+                        ears.knows.clear();
+                    }
                 }
             }
             Seen::Arrives(channel, bytes, _) if wire::peek_kind(bytes) == Some(ACK) => {
@@ -119,10 +122,7 @@ impl Conduct {
                     let ears = self.ears.entry(at.node).or_default();
                     ears.heard.insert(from, at.mono);
                     let round = ack.head.term.round;
-                    let known = ears.knows.entry(from).or_insert((round, at.mono));
-                    if known.0 < round {
-                        *known = (round, at.mono);
-                    }
+                    ears.knows.entry((from, round)).or_insert(at.mono);
                 }
             }
             Seen::Transmit(frame) => match wire::peek_kind(&frame.bytes) {
@@ -347,11 +347,8 @@ impl Conduct {
             }
             Op::Fence(..) => {
                 let shown = |device: &Device| {
-                    let known = ears.knows.get(device);
-                    known.is_some_and(|(round, since)| {
-                        *round == before.term.round
-                            && at.mono.saturating_since(*since) >= self.beat * 6
-                    })
+                    let known = ears.knows.get(&(*device, before.term.round));
+                    known.is_some_and(|since| at.mono.saturating_since(*since) >= self.beat * 6)
                 };
                 let orderly = before.former.as_ref().is_some_and(|former| former.orderly);
                 let mut others = before.members.keys().filter(|device| **device != me);

@@ -331,6 +331,26 @@ fn r9_after_a_fence_late_orders_of_a_former_leader_count_for_nothing() {
 }
 
 #[test]
+fn r9_while_the_leader_hears_nobody_no_time_to_show_anything_passes() {
+    let mut net = Net::new(&["ann", "bob", "cat"], 57);
+    let id = net.full();
+    net.split(&[&[0], &[1, 2]]);
+    net.pass(3 * MINUTE);
+    assert_eq!(leader(&net, 2, id), "bob");
+    net.cut.clear();
+    net.pass(20_000);
+    assert_eq!(leader(&net, 0, id), "bob", "ann knows it");
+    net.down(1);
+    net.pass(10_000);
+    net.up(1);
+    net.pass(50_000);
+    let fences = |net: &Net| net.nodes[1].groups.chain(id).unwrap().roster.fences.len();
+    assert_eq!((leader(&net, 2, id).as_str(), fences(&net)), ("bob", 0));
+    net.pass(MINUTE);
+    assert_eq!((leader(&net, 2, id).as_str(), fences(&net)), ("bob", 1));
+}
+
+#[test]
 fn strict_a_minority_changes_nothing_and_a_majority_loses_nothing() {
     let mut net = strict(&["ann", "bob", "cat", "dan", "eve"], 51);
     let id = net.full();
