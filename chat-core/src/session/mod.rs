@@ -82,7 +82,8 @@ impl Sessions {
         }
     }
 
-    /// Takes back a row of [`Table::Sessions`]. Call [`Self::resume`] once after the last one.
+    /// Takes back a row of [`Table::Sessions`](crate::effect::Table::Sessions). Call
+    /// [`Self::resume`] once after the last one.
     ///
     /// # Errors
     /// [`RestoreError`] when the row is damaged.
