@@ -149,6 +149,10 @@ impl Groups {
         let ours = group.chain.as_ref().map(Chain::head);
         if group.inside(&self.me).is_none() {
             self.recall(id, from, ours.is_none_or(|ours| head > ours), now);
+            // A leader that takes us for a member asks us alone: we hear no beat of the group.
+            if ours.is_some_and(|ours| head < ours) {
+                self.correct(id, from, now);
+            }
         }
         let Some(group) = self.groups.get_mut(&id) else {
             return;

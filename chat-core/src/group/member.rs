@@ -385,13 +385,8 @@ impl Groups {
             // rarely: most often not.
             if (answered || behind) && self.rng.below(4) == 0 {
                 self.want(id, &from.user, now);
-            } else if ahead
-                && self.served.admit(id, from.device, now.mono)
-                && !planted("group-outsider-silent")
-            {
-                // We may be the only ones who hold the greater head (hole 10).
-                mark("group-outsider-corrects");
-                self.send_head(id, &from.user);
+            } else if ahead {
+                self.correct(id, from, now);
             }
             return;
         };

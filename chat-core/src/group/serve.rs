@@ -126,6 +126,15 @@ impl Groups {
         self.want(id, &from.user, now);
     }
 
+    /// We are out, and somebody showed a lower head than ours: we may be the only ones here who hold
+    /// the greater one (hole 10).
+    pub(super) fn correct(&mut self, id: GroupId, from: &Sender, now: Now) {
+        if self.served.admit(id, from.device, now.mono) && !planted("group-outsider-silent") {
+            mark("group-outsider-corrects");
+            self.send_head(id, &from.user);
+        }
+    }
+
     /// Shows our head to a member that was not heard lately: it may not know that it is one.
     pub(super) fn remind(&mut self, id: GroupId) {
         let Some(group) = self.groups.get(&id) else {

@@ -115,6 +115,17 @@ fn hole_10_an_outsider_corrects_a_lower_beat_and_asks_about_a_greater_one() {
 }
 
 #[test]
+fn hole_10_an_outsider_corrects_a_lower_head_that_is_shown_to_it_alone() {
+    for (by, corrects) in [(-1, 1), (0, 0), (1, 0)] {
+        let (mut net, id) = with_outsider(209);
+        let shown = moved(head(&net, 2, id), by);
+        let bob = net.nodes[1].me.clone();
+        let frames = report(&mut net, 2, &bob, id, shown);
+        assert_eq!(heads(&frames), corrects, "{by}");
+    }
+}
+
+#[test]
 fn ig9_only_a_beat_of_the_reigning_term_by_its_leader_counts() {
     let mut net = Net::new(&["ann", "bob", "cat"], 203);
     let id = net.full();
