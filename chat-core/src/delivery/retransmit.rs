@@ -3,7 +3,9 @@
 //!
 //! Guarantees: nothing is sent while the connection is down; copies beyond the first, and hellos,
 //! share a token bucket; the wait doubles up to its cap with jitter and is reset by any
-//! acknowledgement; every copy carries the current base and a new attempt number.
+//! acknowledgement, but for what it grew by because much came too late: that is forgotten with the next
+//! thing that was sent once, so that a line slower than the wait is not filled with repeats; every copy
+//! carries the current base and a new attempt number.
 
 use core::time::Duration;
 
